@@ -1,0 +1,1 @@
+"""Compile a checkpoint into a package."""

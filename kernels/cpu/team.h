@@ -1,0 +1,159 @@
+// A fixed team of threads that all run the same function (SPMD).
+//
+// A step of the model is one function that every thread enters; between two kernels stands a barrier of two atomics
+// instead of a fork and a join. Between steps the threads spin for a moment, then sleep in the kernel.
+#pragma once
+
+#include <sched.h>
+#include <stdint.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "common.h"
+
+namespace pagedc {
+
+PAGEDC_INLINE void cpu_relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+class Team;
+
+// One thread's view of the team while a step runs.
+class Worker {
+ public:
+  const int rank;
+  const int size;
+
+  Worker(Team& team, int rank, int size) : rank(rank), size(size), team_(team) {}
+
+  // Every thread of the team arrives before any goes on.
+  inline void barrier();
+
+  // f(begin, end) over chunks of [0, count), each chunk on whichever thread is free. `grain` is the chunk's length. No
+  // barrier: at most MAX_LOOPS loops may stand between two barriers, entered by all threads in the same order.
+  template <class F>
+  void parallel_for(int64_t count, int64_t grain, const F& f);
+
+ private:
+  Team& team_;
+  int loop_ = 0;
+  uint32_t epoch_ = 0;
+  friend class Team;
+};
+
+class Team {
+ public:
+  static constexpr int MAX_LOOPS = 8;
+
+  explicit Team(int size) : size_(size) {
+    for (int rank = 1; rank < size; ++rank) threads_.emplace_back([this, rank] { serve(rank); });
+  }
+
+  ~Team() {
+    stop_ = true;
+    wake();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  int size() const { return size_; }
+
+  // f(worker) on every thread; the caller is rank 0. Returns when all are done.
+  template <class F>
+  void run(const F& f) {
+    job_ = [](const void* function, Worker& worker) { (*static_cast<const F*>(function))(worker); };
+    job_data_ = &f;
+    if (size_ > 1) wake();
+    Worker worker(*this, 0, size_);
+    worker.epoch_ = epoch_.load(std::memory_order_relaxed);
+    f(worker);
+    worker.barrier();
+  }
+
+ private:
+  struct alignas(64) Counter {
+    std::atomic<int64_t> next{0};
+  };
+
+  static constexpr int SPINS_BEFORE_SLEEP = 4000;  // about 100 µs: a step's preparation in Python is shorter
+  static constexpr int SPINS_BEFORE_YIELD = 2000;
+
+  void wake() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    condition_.notify_all();
+  }
+
+  void serve(int rank) {
+    uint32_t seen = 0;
+    for (;;) {
+      for (int i = 0; i < SPINS_BEFORE_SLEEP && generation_.load(std::memory_order_acquire) == seen; ++i) cpu_relax();
+      if (generation_.load(std::memory_order_acquire) == seen) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        condition_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
+      }
+      ++seen;
+      if (stop_) return;
+      Worker worker(*this, rank, size_);
+      worker.epoch_ = epoch_.load(std::memory_order_relaxed);
+      job_(job_data_, worker);
+      worker.barrier();
+    }
+  }
+
+  const int size_;
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::condition_variable condition_;
+  std::atomic<uint32_t> generation_{0};
+  std::atomic<bool> stop_{false};
+  void (*job_)(const void*, Worker&) = nullptr;
+  const void* job_data_ = nullptr;
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<uint32_t> epoch_{0};
+  Counter counters_[MAX_LOOPS];
+  friend class Worker;
+};
+
+inline void Worker::barrier() {
+  loop_ = 0;
+  if (size == 1) {
+    for (auto& counter : team_.counters_) counter.next.store(0, std::memory_order_relaxed);
+    return;
+  }
+  const uint32_t epoch = epoch_++;
+  if (team_.arrived_.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
+    for (auto& counter : team_.counters_) counter.next.store(0, std::memory_order_relaxed);
+    team_.arrived_.store(0, std::memory_order_relaxed);
+    team_.epoch_.store(epoch + 1, std::memory_order_release);
+    return;
+  }
+  for (int i = 0; team_.epoch_.load(std::memory_order_acquire) == epoch; ++i) {
+    if (i < Team::SPINS_BEFORE_YIELD)
+      cpu_relax();
+    else
+      sched_yield();
+  }
+}
+
+template <class F>
+void Worker::parallel_for(int64_t count, int64_t grain, const F& f) {
+  std::atomic<int64_t>& next = team_.counters_[loop_++].next;
+  for (;;) {
+    const int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
+    if (begin >= count) return;
+    f(begin, begin + grain < count ? begin + grain : count);
+  }
+}
+
+}  // namespace pagedc

@@ -1,0 +1,1 @@
+"""Open a package and serve it; imports neither torch nor transformers for a CPU package."""

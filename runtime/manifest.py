@@ -1,0 +1,106 @@
+"""The manifest of a package: the one contract between the compiler that writes it and the runtime that reads it."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+ABI_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the package, as it was when the package was sealed."""
+
+    size: int  # bytes
+    sha256: str
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Facts of the checkpoint."""
+
+    name: str
+    model_type: str
+    num_parameters: int
+    num_layers: int
+    vocab_size: int
+    max_model_len: int
+    bos_token_id: int | None = None
+    eos_token_ids: list[int] = []
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the package runs on."""
+
+    kind: Literal["cpu", "cuda"]
+    arch: str  # `uname -m` for a cpu ("x86_64", "aarch64"), "sm_90" for cuda
+    level: str  # the value of --cpu that was compiled: "x86-64-v4", "native", …
+    cpu_features: list[str]  # flags of /proc/cpuinfo that must be present
+    device_name: str  # the machine it was tuned on
+
+
+class KVCache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Shape of the paged cache."""
+
+    dtype: Literal["float32", "bfloat16"]
+    block_size: int  # tokens in a block
+    bytes_per_block: int  # over all layers
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the memory plan was made for; a serve option may lower them, never raise them."""
+
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+
+
+class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The memory plan, in bytes."""
+
+    weights_bytes: int
+    arena_bytes_per_token: int
+    logits_bytes_per_row: int
+
+
+class Weight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One packed tensor, in the order that the program's `create` takes them."""
+
+    name: str
+    file: str  # relative to the package
+    format: str  # of the packed layout: "f32", "bf16", "int4_g32_min", …
+    shape: list[int]  # of the tensor before packing
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a runtime must know before it opens a package."""
+
+    schema_version: int
+    pagedc_version: str
+    abi_version: int
+    model: Model
+    target: Target
+    dtype: Literal["float32", "bfloat16"]
+    quantization: str  # "none", "int4", "int8", "gguf"
+    program: str  # what is loaded: "kernels/model.so"
+    kv_cache: KVCache
+    limits: Limits
+    memory: Memory
+    weights: list[Weight]
+    files: dict[str, FileEntry]  # every file of the package but the manifest itself
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """The manifest as JSON: the same bytes for the same manifest."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read a manifest; raises msgspec.ValidationError or msgspec.DecodeError naming what is wrong."""
+    return msgspec.json.decode(data, type=Manifest)
+
+
+def manifest_path(package: Path) -> Path:
+    """Where the manifest of a package directory lies."""
+    return package / MANIFEST_NAME

@@ -1,0 +1,94 @@
+"""What the server's process and an engine's process say to each other: msgpack, never pickle."""
+
+import msgspec
+
+from pagedc.runtime.sampling_params import SamplingParams
+
+
+class AddRequest(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Generate `params.n` sequences from one prompt."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    priority: int = 0
+    cache_salt: str = ""
+
+
+class Abort(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Forget a request, whatever state it is in; unknown ids are ignored."""
+
+    request_id: str
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Leave once nothing runs."""
+
+
+class Logprob(msgspec.Struct, frozen=True, array_like=True):
+    """The logprob of a token and its most likely alternatives, best first."""
+
+    token_id: int
+    logprob: float
+    top: list[tuple[int, float]] = []
+
+
+class TokenEvent(msgspec.Struct, frozen=True, array_like=True):
+    """New tokens of one sequence, in order."""
+
+    request_id: str
+    index: int  # which of the n sequences
+    token_ids: list[int]
+    logprobs: list[Logprob] = []  # one a token, where asked for
+    finish_reason: str | None = None  # "stop", "length", "abort"
+    stop_token_id: int | None = None  # the token that ended it, where one did; it is the last of token_ids
+    num_cached_tokens: int = 0  # of the prompt, found in the prefix cache
+    prompt_logprobs: list[Logprob | None] | None = None  # with the first event only; the first is None
+
+
+class RequestError(msgspec.Struct, frozen=True, array_like=True):
+    """The engine could not take or finish a request."""
+
+    request_id: str
+    message: str
+
+
+class EngineStats(msgspec.Struct, frozen=True, array_like=True):
+    """State of the engine after a step, and counters since it started."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_cache_usage: float = 0.0  # 0–1
+    num_preemptions: int = 0
+    prefix_cache_queries: int = 0  # tokens looked up
+    prefix_cache_hits: int = 0  # tokens found
+    num_prompt_tokens: int = 0
+    num_generation_tokens: int = 0
+    num_steps: int = 0
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The engine has opened its package and takes requests."""
+
+    num_blocks: int
+    max_num_seqs: int
+    max_model_len: int
+    load_seconds: float
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The engine could not start; one line that says why."""
+
+    message: str
+
+
+class Outputs(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """All that one step brought."""
+
+    events: list[TokenEvent]
+    errors: list[RequestError]
+    stats: EngineStats
+
+
+ToEngine = AddRequest | Abort | Shutdown
+FromEngine = Ready | Failed | Outputs
