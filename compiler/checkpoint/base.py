@@ -1,0 +1,79 @@
+"""What a checkpoint is to the compiler: a config, tensors that are read when asked for, and tokenizer files.
+
+Names are those of the Hugging Face causal LM's own parameters (and of the buffers that its state dict holds), whatever the
+file calls them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from transformers import PretrainedConfig
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedTensor:
+    """Groups of `group_size` neighbours of the last axis, each with its scale: w = codes · scale (+ minimum).
+
+    Codes are signed and already centred: −8 … 7 for symmetric int4, 0 … 15 where there are minimums, −127 … 127 for int8.
+    """
+
+    codes: torch.Tensor  # int8 [..., N, K]
+    scales: torch.Tensor  # float16 [..., N, K / group_size]
+    minimums: torch.Tensor | None  # float16, like scales
+    group_size: int
+    bits: int  # 4 or 8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.codes.shape)
+
+    def dequantize(self) -> torch.Tensor:
+        """The same weights in float32."""
+        groups = self.codes.float().unflatten(-1, (-1, self.group_size)) * self.scales.float().unsqueeze(-1)
+        if self.minimums is not None:
+            groups += self.minimums.float().unsqueeze(-1)
+        return groups.flatten(-2)
+
+    def take_rows(self, index: torch.Tensor) -> "QuantizedTensor":
+        """Rows of the first axis in another order, blocks bit for bit."""
+        minimums = None if self.minimums is None else self.minimums[index]
+        return QuantizedTensor(self.codes[index], self.scales[index], minimums, self.group_size, self.bits)
+
+
+class Checkpoint(Protocol):
+    """A model as it lies on disk."""
+
+    @property
+    def name(self) -> str:
+        """What the model is called, without its folder: "SmolLM2-135M-Instruct"."""
+
+    @property
+    def source(self) -> str:
+        """Where it came from, for provenance: a path, a hub id with its revision, a package with its hash."""
+
+    @property
+    def config(self) -> PretrainedConfig: ...
+
+    @property
+    def dtype(self) -> Literal["float32", "bfloat16"]:
+        """What `--dtype auto` means: float32 only if the checkpoint's own tensors are float32."""
+
+    @property
+    def quantization(self) -> str:
+        """ "none", or "gguf" where `read` gives quantized tensors."""
+
+    @property
+    def tokenizer_files(self) -> dict[str, bytes]:
+        """Those of TOKENIZER_FILES that exist."""
+
+    def names(self) -> list[str]:
+        """Everything that can be read; tied tensors under each of their names."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Without reading the tensor. Raises CheckpointError for a name that is not held."""
+
+    def read(self, name: str) -> torch.Tensor | QuantizedTensor:
+        """The tensor, on the CPU, in the dtype of the file. Raises CheckpointError for a name that is not held."""
