@@ -1,0 +1,50 @@
+"""Compile a C++ source against the kernel headers and load it."""
+
+import ctypes
+import hashlib
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from pagedc.kernels.cpu import COMPILE_FLAGS
+
+HEADERS = Path(__file__).parents[2] / "kernels" / "cpu"
+MARCHES = ("native", "x86-64-v4", "x86-64-v3", "x86-64")
+
+
+@cache
+def _directory() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="pagedc-kernels-")
+
+
+@cache
+def compile_harness(source: str, march: str = "native", flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """Compile `source`, which may `#include "linear.h"` and the like, for `-march=march`. Raises RuntimeError with g++'s words."""
+    name = hashlib.sha256(repr((source, march, flags)).encode()).hexdigest()[:16]
+    cpp = Path(_directory().name) / f"{name}.cpp"
+    library = cpp.with_suffix(".so")
+    cpp.write_text(source)
+    command = [
+        "g++",
+        *COMPILE_FLAGS,
+        f"-march={march}",
+        f"-I{HEADERS}",
+        "-Wall",
+        "-Wextra",
+        "-Wno-uninitialized",
+    ]
+    done = subprocess.run(
+        [*command, "-Wno-psabi", *flags, str(cpp), "-o", str(library)], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return ctypes.CDLL(str(library))
+
+
+@cache
+def supported_marches() -> tuple[str, ...]:
+    """The levels of MARCHES that this machine can run."""
+    features = set(Path("/proc/cpuinfo").read_text().split())
+    needs = {"x86-64-v4": {"avx512f", "avx512bw", "avx512vl"}, "x86-64-v3": {"avx2", "fma", "f16c"}}
+    return tuple(march for march in MARCHES if needs.get(march, set()) <= features)
