@@ -20,23 +20,17 @@ def _directory() -> tempfile.TemporaryDirectory[str]:
 
 @cache
 def compile_harness(source: str, march: str = "native", flags: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """Compile `source`, which may `#include "linear.h"` and the like, for `-march=march`. Raises RuntimeError with g++'s words."""
+    """Compile `source` for `-march=march` and load it. Raises RuntimeError with g++'s words.
+
+    The source includes the kernel headers by their bare names.
+    """
     name = hashlib.sha256(repr((source, march, flags)).encode()).hexdigest()[:16]
     cpp = Path(_directory().name) / f"{name}.cpp"
     library = cpp.with_suffix(".so")
     cpp.write_text(source)
-    command = [
-        "g++",
-        *COMPILE_FLAGS,
-        f"-march={march}",
-        f"-I{HEADERS}",
-        "-Wall",
-        "-Wextra",
-        "-Wno-uninitialized",
-    ]
-    done = subprocess.run(
-        [*command, "-Wno-psabi", *flags, str(cpp), "-o", str(library)], capture_output=True, text=True
-    )
+    warnings = ("-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-psabi")
+    command = ["g++", *COMPILE_FLAGS, f"-march={march}", *warnings, *flags, f"-I{HEADERS}", str(cpp)]
+    done = subprocess.run([*command, "-o", str(library)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return ctypes.CDLL(str(library))
