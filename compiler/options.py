@@ -1,6 +1,7 @@
 """What a person may choose about a compile, checked at the door.
 
-Nothing here reads the model: what "auto" means for dtype and quantisation is resolved by the pipeline, once it has seen the checkpoint.
+Nothing here reads the model: what "auto" means for dtype and quantisation is resolved by the pipeline, once it
+has seen the checkpoint.
 """
 
 import os
@@ -66,8 +67,8 @@ class CompileOptions:
         _check_count("threads", self.threads, 1024)
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise OptionError(
-                f"max_num_batched_tokens is {self.max_num_batched_tokens}, below max_num_seqs, {self.max_num_seqs}: "
-                "a step decodes one token of every sequence"
+                f"max_num_batched_tokens is {self.max_num_batched_tokens}, below max_num_seqs, "
+                f"{self.max_num_seqs}: a step decodes one token of every sequence"
             )
 
 

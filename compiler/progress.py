@@ -1,6 +1,7 @@
 """How a long command tells what it is doing: one line a phase.
 
-A terminal sees a moving bar, anything else one plain line when a phase ends, `--json` and the Python API nothing.
+A terminal sees a moving bar, anything else one plain line when a phase ends; `--json` and the Python API see
+nothing.
 """
 
 import sys
@@ -102,7 +103,7 @@ class RichProgress(SilentProgress):
             TextColumn("{task.description:<10}"),
             TimeElapsedColumn(),
             *counting,
-            TextColumn("[dim]{task.fields[note]}", markup=True),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=self._console,
             transient=True,
         )

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pagedc.compiler.compile import compile_model as compile
+    from pagedc.compiler.api import compile
     from pagedc.runtime.llm import LLM
     from pagedc.runtime.sampling_params import SamplingParams
 
@@ -15,9 +15,9 @@ __all__ = ["LLM", "SamplingParams", "__version__", "compile"]
 def __getattr__(name: str) -> Any:
     """Import on first use: importing pagedc imports neither torch nor transformers."""
     if name == "compile":
-        from pagedc.compiler.compile import compile_model
+        from pagedc.compiler.api import compile as compile_
 
-        return compile_model
+        return compile_
     if name == "LLM":
         from pagedc.runtime.llm import LLM
 

@@ -1,0 +1,160 @@
+"""The compiler's commands: words in, an exit code out. What they do lies in the modules they call.
+
+Errors of `compiler.errors` become one line and an exit code here, and nowhere else.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn, get_args
+
+from pagedc.compiler.errors import CompileError, OptionError
+from pagedc.compiler.options import (
+    CompileOptions,
+    CpuLevel,
+    DType,
+    Quantization,
+    Target,
+    Tune,
+    default_output,
+    default_threads,
+)
+from pagedc.compiler.progress import SilentProgress, progress_for
+from pagedc.compiler.report import print_report, report_as_dict
+
+
+def main(argv: list[str]) -> int:
+    """Run `compile`, `report` or `verify`, the first of `argv`, and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except CompileError as error:
+        print(f"pagedc: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a wrong word, not the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(OptionError.exit_code, f"pagedc: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="pagedc", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True)
+    _add_compile(commands.add_parser("compile", help="compile a model into a package", allow_abbrev=False))
+    _add_report(commands.add_parser("report", help="show what was tuned", allow_abbrev=False))
+    return parser
+
+
+def _add_compile(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Compile a model into a package: a directory that serves itself."
+    parser.set_defaults(run=_compile)
+    add = parser.add_argument
+    add("model", help="a Hugging Face directory, a hub id, a .gguf file, or smollm2-135m")
+    add("-o", "--output", type=Path, metavar="DIR", help="the package (default: MODEL.pagedc, here)")
+    add("--target", choices=get_args(Target), default="cpu", help="what it runs on (default: %(default)s)")
+    add(
+        "--cpu",
+        choices=get_args(CpuLevel),
+        default="native",
+        help="the instructions it may use: this machine's, or a level that more machines have",
+    )
+    add(
+        "--dtype",
+        choices=get_args(DType),
+        default="auto",
+        help="of weights and KV cache (auto: the model's own)",
+    )
+    add(
+        "--quantize",
+        choices=get_args(Quantization),
+        default="auto",
+        help="auto keeps a quantised checkpoint as it is, none expands it",
+    )
+    add(
+        "--max-model-len",
+        type=int,
+        metavar="N",
+        help="longest sequence, prompt included (default: the model's)",
+    )
+    add(
+        "--max-num-seqs", type=int, metavar="N", default=64, help="sequences in a step (default: %(default)s)"
+    )
+    add(
+        "--max-num-batched-tokens",
+        type=int,
+        metavar="N",
+        default=512,
+        help="tokens in a step (default: %(default)s)",
+    )
+    add(
+        "--tune",
+        choices=get_args(Tune),
+        default="quick",
+        help="how long to time kernels (default: %(default)s)",
+    )
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        default=default_threads(),
+        help="to compile and tune with (%(default)s)",
+    )
+    add("--random-weights", action="store_true", help="draw the weights: a config alone is enough")
+    add("--dump-ir", type=Path, metavar="DIR", help="write the graph after each phase, one text file each")
+    add("--json", action="store_true", help="print the report as JSON and no progress")
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    output = default_output(arguments.model) if arguments.output is None else arguments.output
+    options = CompileOptions(
+        model=arguments.model,
+        output=output,
+        target=arguments.target,
+        dtype=arguments.dtype,
+        quantize=arguments.quantize,
+        max_model_len=arguments.max_model_len,
+        max_num_seqs=arguments.max_num_seqs,
+        max_num_batched_tokens=arguments.max_num_batched_tokens,
+        tune=arguments.tune,
+        cpu=arguments.cpu,
+        random_weights=arguments.random_weights,
+        dump_ir=arguments.dump_ir,
+        threads=arguments.threads,
+    )
+    progress = SilentProgress() if arguments.json else progress_for()
+    with progress.phase("import"):
+        from pagedc.compiler.compile import compile_model  # torch and transformers: seconds
+    package = compile_model(options, progress)
+    if arguments.json:
+        print(json.dumps(report_as_dict(package, progress.times), indent=2))
+    else:
+        _print_report(package, progress.seconds)
+    return 0
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Show a package's kernels: what was chosen for each, and how far it is from the machine's limit."
+    )
+    parser.set_defaults(run=_report)
+    parser.add_argument("package", type=Path)
+    parser.add_argument("--json", action="store_true", help="the same for a machine")
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print(json.dumps(report_as_dict(arguments.package), indent=2))
+    else:
+        _print_report(arguments.package, None)
+    return 0
+
+
+def _print_report(package: Path, seconds: float | None) -> None:
+    from rich.console import Console
+
+    print_report(Console(), package, seconds)

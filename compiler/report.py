@@ -1,0 +1,135 @@
+"""What a compile tells at its end, and `pagedc report` again later: each kernel, and what was chosen for it.
+
+The rows lie in the package as tuning.json; a table and `--json` are two prints of the same rows.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.progress import PhaseTime
+from pagedc.runtime.manifest import Manifest, manifest_path, parse_manifest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+TUNING_NAME = "tuning.json"
+
+
+class TunedKernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kernel at one shape."""
+
+    kernel: str  # "layer.qkv"
+    shape: str  # "T=1 N=960 K=576 int4_g32_min"
+    candidates: int  # that were timed; 1 = there was nothing to choose
+    config: str  # of the chosen one: "panels=2 k_unroll=4"
+    microseconds: float | None = None  # None = not timed
+    percent_of_limit: float | None = None  # of the machine's read bandwidth or arithmetic, whichever binds
+    speedup: float | None = None  # over the default config
+
+
+class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that was tuned, on one machine."""
+
+    device: str
+    mode: str  # the value of --tune
+    kernels: list[TunedKernel] = []
+    read_bandwidth: float | None = None  # bytes a second, measured beside the kernels
+
+
+def dump_tuning(tuning: Tuning) -> bytes:
+    """As JSON: the same bytes for the same rows."""
+    return msgspec.json.format(msgspec.json.encode(tuning, order="deterministic"), indent=2) + b"\n"
+
+
+def load_manifest(package: Path) -> Manifest:
+    """The manifest of a package; raises CheckpointError if there is none that this version reads."""
+    try:
+        return parse_manifest(manifest_path(package).read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{package} is not a package: it has no manifest.json") from None
+    except msgspec.MsgspecError as error:
+        raise CheckpointError(f"the manifest of {package} cannot be read: {error}") from None
+
+
+def load_tuning(package: Path) -> Tuning:
+    """The tuning.json of a package; raises CheckpointError."""
+    path = package / TUNING_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Tuning)
+    except FileNotFoundError:
+        raise CheckpointError(f"{package} has no {TUNING_NAME}") from None
+    except msgspec.MsgspecError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+def report_as_dict(package: Path, phases: list[PhaseTime] | None = None) -> dict[str, Any]:
+    """The report for a machine; `phases` are those of the compile that has just ended."""
+    manifest, tuning = load_manifest(package), load_tuning(package)
+    report: dict[str, Any] = {
+        "package": str(package),
+        "model": msgspec.to_builtins(manifest.model),
+        "target": msgspec.to_builtins(manifest.target),
+        "dtype": manifest.dtype,
+        "quantization": manifest.quantization,
+        "bytes": sum(entry.size for entry in manifest.files.values()),
+        "weights_bytes": manifest.memory.weights_bytes,
+        "tuning": msgspec.to_builtins(tuning),
+    }
+    if phases is not None:
+        report["seconds"] = round(sum(phase.seconds for phase in phases), 3)
+        report["phases"] = [
+            {"name": phase.name, "seconds": round(phase.seconds, 3), "note": phase.note} for phase in phases
+        ]
+    return report
+
+
+def print_report(console: "Console", package: Path, seconds: float | None = None) -> None:
+    """The report for a person: the table of kernels, then what was made and how to serve it."""
+    manifest, tuning = load_manifest(package), load_tuning(package)
+    if tuning.kernels:
+        console.print(_table(tuning))
+    size = sum(entry.size for entry in manifest.files.values())
+    weights = (
+        f"{manifest.dtype} weights" if manifest.quantization == "none" else manifest.quantization + " weights"
+    )
+    took = "" if seconds is None else f" in {seconds:.1f} s"
+    summary = f"{package}: {manifest.model.name}, {weights}, {size / 1e6:.0f} MB{took}"
+    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"serve it: {package / 'serve'} --port 8000", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(tuning: Tuning) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    bandwidth = "" if tuning.read_bandwidth is None else f", {tuning.read_bandwidth / 1e9:.1f} GB/s read"
+    table = Table(title=f"{tuning.device}{bandwidth}", title_justify="left", title_style="dim")
+    for name, right in (
+        ("kernel", False),
+        ("shape", False),
+        ("candidates", True),
+        ("config", False),
+        ("µs", True),
+        ("% of limit", True),
+        ("speed-up", True),
+    ):
+        table.add_column(name, justify="right" if right else "left", no_wrap=right)
+    for row in tuning.kernels:
+        cells = (
+            row.kernel,
+            row.shape,
+            str(row.candidates),
+            row.config,
+            _number(row.microseconds, "{:.1f}"),
+            _number(row.percent_of_limit, "{:.0f}"),
+            _number(row.speedup, "{:.2f} ×"),
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
