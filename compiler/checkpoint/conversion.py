@@ -47,12 +47,17 @@ class Recipe:
 class Conversion:
     """Which tensors of a module a file holds, and how to make them."""
 
-    def __init__(self, model: torch.nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
-        """`shapes` are the file's; `model` lies on the meta device. Raises CheckpointError where a shape differs."""
+    def __init__(
+        self, model: torch.nn.Module, shapes: dict[str, tuple[int, ...]], mapping: list[Any] | None = None
+    ) -> None:
+        """`shapes` are the file's; `model` lies on the meta device; `mapping` is the model's own where it is None.
+
+        Raises CheckpointError where a shape differs.
+        """
         self.model = model
         self.recipes: dict[str, Recipe] = {}  # name in the module → recipe
         state = model.state_dict()
-        for recipe in _recipes(model, state, list(shapes)):
+        for recipe in _recipes(model, state, list(shapes), mapping):
             try:
                 made = recipe.run(model, lambda key: torch.empty(shapes[key], device="meta"))
             except (RuntimeError, ValueError, IndexError, AttributeError, KeyError) as error:
@@ -101,9 +106,12 @@ class Conversion:
                 self.tied[target if stored == source else source] = stored
 
 
-def _recipes(model: torch.nn.Module, state: dict[str, torch.Tensor], keys: list[str]) -> list[Recipe]:
+def _recipes(
+    model: torch.nn.Module, state: dict[str, torch.Tensor], keys: list[str], mapping: list[Any] | None
+) -> list[Recipe]:
     """Follows transformers.core_model_loading.convert_and_load_state_dict_in_model step by step."""
-    mapping = get_model_conversion_mapping(model)
+    if mapping is None:
+        mapping = get_model_conversion_mapping(model)
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
