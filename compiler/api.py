@@ -42,8 +42,8 @@ def compile(
 ) -> Path:
     """Compile a model into a package directory and return its path.
 
-    `model` is a Hugging Face directory, a hub id, a `.gguf` file or "smollm2-135m"; `output` is named after the
-    model and lies in the working directory unless given. Raises one of `pagedc.compiler.errors`.
+    `model` is a Hugging Face directory, a hub id, a `.gguf` file or "smollm2-135m"; `output` is named after
+    the model and lies in the working directory unless given. Raises one of `pagedc.compiler.errors`.
     """
     known = [field.name for field in fields(CompileOptions)]
     for name in options:

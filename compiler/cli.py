@@ -26,13 +26,18 @@ from pagedc.compiler.report import print_report, report_as_dict
 
 def main(argv: list[str]) -> int:
     """Run `compile`, `report` or `verify`, the first of `argv`, and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse(argv)
     try:
         code: int = arguments.run(arguments)
     except CompileError as error:
         print(f"pagedc: error: {error}", file=sys.stderr)
         return error.exit_code
     return code
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The words as options; a wrong one ends the process with exit code 2."""
+    return _parser().parse_args(argv)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,7 +1,7 @@
 """What a person may choose about a compile, checked at the door.
 
-Nothing here reads the model: what "auto" means for dtype and quantisation is resolved by the pipeline, once it
-has seen the checkpoint.
+Nothing here reads the model: what "auto" means for dtype and quantisation is resolved by the pipeline, once
+it has seen the checkpoint.
 """
 
 import os

@@ -78,8 +78,8 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "exit codes: 0 done, 1 failed, 2 usage, 3 model unsupported, 4 toolchain or device missing or package",
-            "            unusable, 5 verification failed, 130 interrupted",
+            "exit codes: 0 done, 1 failed, 2 usage, 3 model unsupported, 4 no toolchain, device or package,",
+            "            5 verification failed, 130 interrupted",
         ]
     )
 

@@ -1,0 +1,59 @@
+# make setup | check | test | bench | demo | clean
+#
+# Everything lives in .venv, from PyPI; a stamp in it says what is installed, so that a second run costs nothing.
+# Another Python: make PYTHON=python3.12 setup. Another compiler: make CXX=g++-13 demo.
+
+PYTHON ?= python3
+CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
+export CXX
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# Without a GPU, this torch: the newest one may bring gigabytes of CUDA libraries.
+TORCH := $(if $(shell command -v nvidia-smi 2>/dev/null),,torch==2.13.0)
+
+.PHONY: setup check test bench demo clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/stamp-dev
+
+check: $(VENV)/stamp-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/pytest -n 2
+
+bench: $(VENV)/stamp-compiler
+	$(BIN)/python benchmarks/bandwidth.py
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/boot.py
+
+demo: $(VENV)/stamp-compiler
+	@$(BIN)/python examples/demo.py
+
+clean:
+	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/stamp-venv:
+	@command -v $(firstword $(CXX)) >/dev/null || { echo "pagedc needs a C++ compiler: apt install g++ (or make CXX=…)" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON): install Python 3.11 or later (or make PYTHON=…)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "pagedc needs Python 3.11 or later; $(PYTHON) is %d.%d (or make PYTHON=…)" % v[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade pip  # --group is of pip 25.1
+	@touch $@
+
+$(VENV)/stamp-compiler: $(VENV)/stamp-venv pyproject.toml
+	@echo "installing pagedc and its compiler into $(VENV) (a minute or two)"
+	@$(if $(TORCH),$(PIP) install $(TORCH))
+	@$(PIP) install --editable '.[compiler]'
+	@touch $@
+
+$(VENV)/stamp-dev: $(VENV)/stamp-compiler
+	@echo "installing the tools of development"
+	@$(PIP) install --group dev
+	@touch $@
