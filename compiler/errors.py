@@ -6,6 +6,7 @@ CompileError                exit_code 1
 ├── UnsupportedError        exit_code 3   a model that pagedc cannot compile; raised before any weight is read
 ├── ToolchainError          exit_code 4   a compiler or device is missing or failed
 ├── VerificationError       exit_code 5   a package that departs from its model
+├── OutputError             exit_code 1   a package that cannot be written: disk full, no permission
 └── InternalError           exit_code 1   a mistake of pagedc's own
 
 Each message is one line, names the offending value, and says what to do where there is something to do.
@@ -46,6 +47,10 @@ class VerificationError(CompileError):
     """A package that departs from its model."""
 
     exit_code = 5
+
+
+class OutputError(CompileError):
+    """A package that cannot be written."""
 
 
 class InternalError(CompileError):

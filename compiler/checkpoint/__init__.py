@@ -3,11 +3,53 @@
 from pathlib import Path
 
 from pagedc.compiler.checkpoint.base import Checkpoint, QuantizedTensor
+from pagedc.compiler.checkpoint.demo import DEMO, Progress, open_demo
+from pagedc.compiler.checkpoint.gguf import GGUFCheckpoint
 from pagedc.compiler.checkpoint.hf import HFCheckpoint
+from pagedc.compiler.checkpoint.hub import fetch_config, is_hub_id, open_hub
+from pagedc.compiler.checkpoint.random import RandomCheckpoint
+from pagedc.compiler.errors import CheckpointError
 
 __all__ = ["Checkpoint", "QuantizedTensor", "open_checkpoint"]
 
+FORMS = f"a Hugging Face directory, a hub id, a .gguf file, or {DEMO}"
 
-def open_checkpoint(model: str, *, random_weights: bool = False) -> Checkpoint:
-    """Open MODEL. Raises CheckpointError where it cannot be found or read, UnsupportedError where pagedc cannot compile it."""
-    return HFCheckpoint(Path(model))
+
+def open_checkpoint(
+    model: str, *, random_weights: bool = False, progress: Progress | None = None
+) -> Checkpoint:
+    """Open MODEL; `progress` hears of downloads.
+
+    Raises CheckpointError where it cannot be found or read, and UnsupportedError where pagedc cannot compile it.
+    """
+    if not model:
+        raise CheckpointError(f"MODEL is empty; it is {FORMS}")
+    if model == DEMO and not random_weights:
+        return open_demo(progress)
+    path = Path(model).expanduser()
+    if path.exists():
+        return _open_random(path) if random_weights else _open_path(path)
+    if is_hub_id(model) and path.suffix != ".gguf":
+        if random_weights:
+            directory = fetch_config(model)
+            return RandomCheckpoint(
+                directory, name=model.partition("/")[2], source=f"{model}@{directory.name}"
+            )
+        return open_hub(model)
+    raise CheckpointError(f"{model}: not found; MODEL is {FORMS}")
+
+
+def _open_path(path: Path) -> Checkpoint:
+    if path.is_dir():
+        return HFCheckpoint(path)
+    if path.suffix == ".gguf":
+        return GGUFCheckpoint(path)
+    raise CheckpointError(
+        f"{path}: MODEL is {FORMS}" + (", or give --random-weights" if path.suffix == ".json" else "")
+    )
+
+
+def _open_random(path: Path) -> Checkpoint:
+    if path.is_dir() or path.suffix == ".json":
+        return RandomCheckpoint(path)
+    raise CheckpointError(f"{path}: --random-weights needs a directory with config.json, or such a file")

@@ -1,5 +1,6 @@
 """config.json to a transformers config, with everything refused that pagedc does not run."""
 
+import logging
 from pathlib import Path
 
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
@@ -8,15 +9,18 @@ from pagedc.compiler.checkpoint.shards import first_line, read_json
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
 from pagedc.compiler.trace import quiet
 
+logger = logging.getLogger(__name__)
 CONFIG = "config.json"
 
 
-def read_config(directory: Path) -> PretrainedConfig:
-    """The config of a directory; code that a checkpoint brings along is never run."""
-    path = directory / CONFIG
+def read_config(path: Path, *, weights: bool = True) -> PretrainedConfig:
+    """The config in a file; code that a checkpoint brings along is never run.
+
+    With `weights`, a config whose weights are stored quantised is refused: they could not be read.
+    """
     if not path.is_file():
         raise CheckpointError(
-            f"{directory}: no {CONFIG} in it; MODEL is a Hugging Face directory, a hub id or a .gguf file"
+            f"{path.parent}: no {CONFIG} in it; MODEL is a Hugging Face directory, a hub id or a .gguf file"
         )
     values = read_json(path)
     model_type = values.get("model_type")
@@ -31,21 +35,27 @@ def read_config(directory: Path) -> PretrainedConfig:
         raise UnsupportedError(
             f"{model_type}: not a model type of the installed transformers; try a newer one"
         )
-    if values.get("quantization_config"):
+    if "auto_map" in values:
+        logger.warning("%s: its own code (auto_map) is not run; transformers' %s is used", path, model_type)
+    if weights and (method := _quantization(values)):
         raise UnsupportedError(
-            f"{directory}: its weights are quantised ({_method(values)}); give the unquantised checkpoint and --quantize, or a GGUF file"
+            f"{path.parent}: its weights are quantised ({method}); "
+            "give the unquantised checkpoint and --quantize, or a GGUF file"
         )
     try:
         with quiet():
-            return AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # config classes raise whatever their checks raise
         raise CheckpointError(f"{path}: transformers refuses it: {first_line(error)}") from error
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
 
 
-def _method(values: dict[str, object]) -> str:
-    quantization = values["quantization_config"]
-    return (
-        str(quantization.get("quant_method", "unknown method"))
-        if isinstance(quantization, dict)
-        else "unknown method"
-    )
+def _quantization(values: dict[str, object]) -> str | None:
+    """How the weights are quantised, or None where they are not."""
+    quantization = values.get("quantization_config")
+    if not quantization:
+        return None
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    return str(method or "unknown method")

@@ -94,7 +94,9 @@ class GGUFCheckpoint:
             size = sum(math.prod(self._file.tensors[source].shape) for source in sources)
             if size != self._state[name].numel():
                 shapes = ", ".join(str(list(self._file.tensors[source].shape)) for source in sources)
-                raise CheckpointError(f"{name}: {shapes} in the file, {list(self._state[name].shape)} by its config")
+                raise CheckpointError(
+                    f"{name}: {shapes} in the file, {list(self._state[name].shape)} by its config"
+                )
 
     def _notice(self) -> None:
         others = Counter(
@@ -110,8 +112,12 @@ class _ConversionNames:
     """Architectures whose GGUF form transformers describes by the same tables as its own conversions."""
 
     def __init__(self, model: torch.nn.Module, mapping: list[Any], file: GGUFFile) -> None:
-        self._conversion = Conversion(model, {name: tensor.shape for name, tensor in file.tensors.items()}, mapping)
-        self.sources = {name: [key for _, key in recipe.sources] for name, recipe in self._conversion.recipes.items()}
+        self._conversion = Conversion(
+            model, {name: tensor.shape for name, tensor in file.tensors.items()}, mapping
+        )
+        self.sources = {
+            name: [key for _, key in recipe.sources] for name, recipe in self._conversion.recipes.items()
+        }
         used = {key for keys in self.sources.values() for key in keys}
         self.strangers = [name for name in file.tensors if name not in used]
 

@@ -11,7 +11,12 @@ from pagedc.compiler.errors import UnsupportedError
 
 GROUP = 32  # elements in a block of the three types that are kept
 BLOCKS = (Type.Q4_0, Type.Q4_1, Type.Q8_0)
-FLOATS = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16, Type.F64: torch.float64}
+FLOATS = {
+    Type.F32: torch.float32,
+    Type.F16: torch.float16,
+    Type.BF16: torch.bfloat16,
+    Type.F64: torch.float64,
+}
 
 
 def read_tensor(file: GGUFFile, name: str) -> torch.Tensor | QuantizedTensor:
@@ -24,7 +29,9 @@ def read_tensor(file: GGUFFile, name: str) -> torch.Tensor | QuantizedTensor:
     try:
         values = dequantize(file.raw(name), tensor.type)
     except NotImplementedError as error:
-        raise UnsupportedError(f"{file.path}: {name} is of type {tensor.type.name}, which cannot be read") from error
+        raise UnsupportedError(
+            f"{file.path}: {name} is of type {tensor.type.name}, which cannot be read"
+        ) from error
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).reshape(tensor.shape)
 
 

@@ -47,14 +47,18 @@ def read_gguf_config(file: GGUFFile) -> PretrainedConfig:
 def _write_header(file: GGUFFile, architecture: str, path: Path) -> None:
     """The metadata without lists of strings, and the names of the tensors, each with one element."""
     writer = GGUFWriter(path, architecture)
-    values = {f"{architecture}.vocab_size": len(file.metadata.get("tokenizer.ggml.tokens", ()))} | file.metadata
+    values = {
+        f"{architecture}.vocab_size": len(file.metadata.get("tokenizer.ggml.tokens", ()))
+    } | file.metadata
     for key, value in values.items():
         if key.startswith("general.") or (isinstance(value, list) and key.startswith("tokenizer.")):
             continue  # a general.name can make the tables change the architecture
         if isinstance(value, list) and not value:
             continue
         kind = GGUFValueType.ARRAY if isinstance(value, list) else _kind(value)
-        writer.add_key_value(key, _plain(value), kind, sub_type=_kind(value[0]) if isinstance(value, list) else None)
+        writer.add_key_value(
+            key, _plain(value), kind, sub_type=_kind(value[0]) if isinstance(value, list) else None
+        )
     for name in file.tensors:
         writer.add_tensor(name, np.zeros(1, np.float32))
     writer.write_header_to_file()
@@ -87,13 +91,18 @@ def _set_rope(config: PretrainedConfig, file: GGUFFile, architecture: str) -> No
     elif rope.get("rope_type", "default") != "default" or scaling == "none":
         return
     elif scaling in ("linear", "yarn"):
-        rope |= {"rope_type": scaling, "factor": file.metadata.get(f"{architecture}.rope.scaling.factor", 1.0)}
+        rope |= {
+            "rope_type": scaling,
+            "factor": file.metadata.get(f"{architecture}.rope.scaling.factor", 1.0),
+        }
         original = file.metadata.get(f"{architecture}.rope.scaling.original_context_length")
         if scaling == "yarn" and original:
             rope["original_max_position_embeddings"] = original
         config.rope_parameters = rope
     else:
-        raise UnsupportedError(f"{file.path}: rope.scaling.type {scaling!r} is not supported; use the safetensors checkpoint")
+        raise UnsupportedError(
+            f"{file.path}: rope.scaling.type {scaling!r} is not supported; use the safetensors checkpoint"
+        )
 
 
 def _llama3_rope(config: PretrainedConfig, rope: dict[str, Any], file: GGUFFile) -> dict[str, Any]:

@@ -20,7 +20,19 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_DIMS = 4
 MAX_KEY = 65_535  # bytes, by the format
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # type → struct
+SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}  # type → struct
 STRING, ARRAY = 8, 9
 ALIGNMENT = "general.alignment"
 
@@ -163,4 +175,6 @@ def _tensor_info(cursor: _Cursor) -> tuple[str, GGUFTensor]:
         raise _MalformedError(f"tensor {name!r} is of unknown type {kind}") from error
     if min(shape) == 0 or shape[-1] % block:
         raise _MalformedError(f"tensor {name!r} has shape {list(shape)}, not whole blocks of {block}")
-    return name, GGUFTensor(GGMLQuantizationType(kind), shape, offset, math.prod(shape) // block * block_bytes)
+    return name, GGUFTensor(
+        GGMLQuantizationType(kind), shape, offset, math.prod(shape) // block * block_bytes
+    )

@@ -12,7 +12,15 @@ from pagedc.compiler.errors import CheckpointError, UnsupportedError
 
 CONTROL, USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
 # Control tokens that end a turn; files often name only one of several as their eos.
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>")
+TURN_ENDS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+)
 SPACE = "▁"  # a space in a sentencepiece vocabulary
 
 
@@ -57,7 +65,9 @@ class Vocabulary:
         """The id of "bos", "eos", "eot", "eom", "unknown" or "padding", where the file gives one."""
         value = self._get(f"{role}_token_id", int, None)
         if value is not None and not 0 <= value < len(self.tokens):
-            raise CheckpointError(f"{self.path}: {role}_token_id is {value}, the vocabulary has {len(self.tokens)}")
+            raise CheckpointError(
+                f"{self.path}: {role}_token_id is {value}, the vocabulary has {len(self.tokens)}"
+            )
         return value
 
     @property
@@ -117,7 +127,12 @@ class Vocabulary:
             "normalizer": {"type": "NFC"} if self.pre.nfc else None,
             "pre_tokenizer": pre_tokenizer_json(self.pre),
             "post_processor": self._post_processor(),
-            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            "decoder": {
+                "type": "ByteLevel",
+                "add_prefix_space": True,
+                "trim_offsets": True,
+                "use_regex": True,
+            },
             "model": self._bpe(merges, ignore_merges=self.pre.ignore_merges),
         }
 
@@ -158,7 +173,12 @@ class Vocabulary:
         return [[left, right] for _, left, right in merges]
 
     def _bpe(
-        self, merges: list[list[str]], *, unk: str | None = None, byte_fallback: bool = False, ignore_merges: bool = False
+        self,
+        merges: list[list[str]],
+        *,
+        unk: str | None = None,
+        byte_fallback: bool = False,
+        ignore_merges: bool = False,
     ) -> dict[str, Any]:
         return {
             "type": "BPE",
@@ -212,7 +232,9 @@ class Vocabulary:
     def _get(self, key: str, kind: type, default: Any) -> Any:
         value = self._metadata.get(f"tokenizer.ggml.{key}", default)
         if value is not default and not isinstance(value, kind):
-            raise CheckpointError(f"{self.path}: tokenizer.ggml.{key} is a {type(value).__name__}, not a {kind.__name__}")
+            raise CheckpointError(
+                f"{self.path}: tokenizer.ggml.{key} is a {type(value).__name__}, not a {kind.__name__}"
+            )
         return value
 
     def _strings(self, key: str) -> list[str]:
@@ -228,5 +250,7 @@ def _checked(file: GGUFFile, tokenizer: dict[str, Any]) -> bytes:
     try:
         Tokenizer.from_buffer(data)
     except Exception as error:  # tokenizers raises plain Exception
-        raise CheckpointError(f"{file.path}: its vocabulary does not fit together: {first_line(error)}") from error
+        raise CheckpointError(
+            f"{file.path}: its vocabulary does not fit together: {first_line(error)}"
+        ) from error
     return data

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from transformers import PretrainedConfig
 
-from pagedc.compiler.checkpoint.config_file import read_config
+from pagedc.compiler.checkpoint.config_file import CONFIG, read_config
 from pagedc.compiler.checkpoint.conversion import Conversion
 from pagedc.compiler.checkpoint.shards import Shards
 from pagedc.compiler.checkpoint.tokenizer_files import read_tokenizer_files
@@ -24,7 +24,7 @@ class HFCheckpoint:
     def __init__(self, directory: Path, *, name: str | None = None, source: str | None = None) -> None:
         self.name = name or directory.resolve().name
         self.source = source or str(directory.resolve())
-        self.config: PretrainedConfig = read_config(directory)
+        self.config: PretrainedConfig = read_config(directory / CONFIG)
         model = build(self.config)  # refuses an unsupported config before any shard is opened
         self._shards = Shards(directory)
         self._conversion = Conversion(model, {key: info.shape for key, info in self._shards.infos.items()})

@@ -1,0 +1,59 @@
+"""Random weights for a config: a model of any size compiles and runs without a file of its weights."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from pagedc.compiler.checkpoint.config_file import CONFIG, read_config
+from pagedc.compiler.checkpoint.tokenizer_files import read_tokenizer_files
+from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.trace import build
+
+INITIALIZER_RANGE = 0.02  # where the config has none
+
+
+class RandomCheckpoint:
+    """Each tensor is drawn when it is read, from a generator seeded by its name: the same values at every read."""
+
+    quantization = "none"
+
+    def __init__(self, path: Path, *, name: str | None = None, source: str | None = None) -> None:
+        """`path` is a directory with a config.json, or such a file under any name."""
+        directory, file = (path, path / CONFIG) if path.is_dir() else (path.parent, path)
+        self.config = read_config(file, weights=False)
+        self.name = name or (directory.resolve().name if file.name == CONFIG else file.stem)
+        self.source = f"{source or file.resolve()}, random weights"
+        model = build(self.config)
+        self._state = model.state_dict()
+        self._tied: dict[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
+        self._std = float(getattr(self.config, "initializer_range", None) or INITIALIZER_RANGE)
+        self.tokenizer_files = read_tokenizer_files(directory)
+
+    @property
+    def dtype(self) -> Literal["float32", "bfloat16"]:
+        return "float32" if getattr(self.config, "dtype", None) is torch.float32 else "bfloat16"
+
+    def names(self) -> list[str]:
+        return list(self._state)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self._state:
+            raise CheckpointError(f"{self.source}: holds no {name}")
+        return tuple(self._state[name].shape)
+
+    def read(self, name: str) -> torch.Tensor:
+        """Weights of norms lie near 1, everything else near 0 with the config's initializer_range."""
+        shape = self.shape(name)
+        if not self._state[name].is_floating_point():
+            return torch.zeros(shape, dtype=self._state[name].dtype)
+        stored = self._tied.get(name, name)
+        generator = torch.Generator().manual_seed(_seed(stored))
+        dtype = torch.float32 if self.dtype == "float32" or len(shape) < 2 else torch.bfloat16
+        mean = 1.0 if len(shape) == 1 and stored.endswith("weight") else 0.0
+        return torch.empty(shape, dtype=dtype).normal_(mean, self._std, generator=generator)
+
+
+def _seed(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1
