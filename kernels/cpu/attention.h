@@ -1,0 +1,324 @@
+// Paged attention: the new tokens' k and v go to the cache, then every query attends to its sequence's blocks.
+//
+// Keys are taken in splits of 256 tokens, aligned to position 0 of the sequence. Within a split a query's operations have
+// one order, and its splits are merged in order; so an output's bits depend on the query's position and its keys only, not
+// on the batch, on how the prompt was chunked or on the number of threads. A query whose sequence is alone in the batch
+// still runs on all threads: its splits are tasks, their results are merged after a barrier.
+#pragma once
+
+#include "attention_kernels.h"
+#include "softmax.h"
+
+namespace pagedc {
+
+// What an attention is, as a type, so that every shape is a constant:
+//   struct Config {
+//     static constexpr int num_heads, num_kv_heads, head_dim, v_head_dim;
+//     static constexpr float scale;     // of the scores, > 0
+//     static constexpr float softcap;   // scores become softcap * tanh(scores / softcap); 0 = none
+//     static constexpr int window;      // the token at position p sees (p - window, p]; 0 = all up to p
+//     static constexpr bool has_sinks;  // `sinks` holds a logit per head that takes weight and gives no value
+//     static constexpr bool causal;     // must be true
+//   };
+
+constexpr int SPLIT_SIZE = 256;
+constexpr int BLOCKS_PER_SPLIT = SPLIT_SIZE / BLOCK_SIZE;
+
+template <class Config, class KV>
+struct AttentionPlan {
+  using Kernels = AttentionKernels<Config, KV>;
+  static constexpr int GROUP = Config::num_heads / Config::num_kv_heads;
+  static constexpr int V_DIM = KvLayout<Config, KV>::V_DIM;
+
+  // The rows of a chunk: one query's heads, or several queries', with the fewest rows left empty.
+  static constexpr int chunk_rows(int rows) {
+    if (rows <= MAX_ROWS) return rows;
+    int best = MAX_ROWS;
+    for (int size = MAX_ROWS; size > MAX_ROWS / 2; --size)
+      if (round_up(rows, size) < round_up(rows, best)) best = size;
+    return best;
+  }
+  static constexpr int QUERIES = 32 / GROUP > 0 ? 32 / GROUP : 1;  // of a tile; 32 rows' scores are 34 KB
+  static constexpr int DECODE_ROWS = chunk_rows(GROUP);
+  static constexpr int PREFILL_ROWS = GROUP < MAX_ROWS ? MAX_ROWS / GROUP * GROUP : DECODE_ROWS;
+  static constexpr int TILE_ROWS = static_cast<int>(round_up(round_up(QUERIES * GROUP, PREFILL_ROWS), DECODE_ROWS));
+  static constexpr int SCORE_STRIDE = SPLIT_SIZE + 16;  // not a power of two: rows would share cache sets
+
+  // One thread's work space.
+  struct alignas(64) Tile {
+    float scores[TILE_ROWS * SCORE_STRIDE];
+    float split_out[TILE_ROWS * V_DIM];
+    float out[TILE_ROWS * V_DIM];
+    SoftmaxState split_state[TILE_ROWS];
+    SoftmaxState state[TILE_ROWS];
+    typename Kernels::Query queries[TILE_ROWS * Kernels::QUERY_STEPS];
+  };
+
+  // One query head's result over one split.
+  struct alignas(64) Partial {
+    float out[V_DIM];
+    SoftmaxState state;
+  };
+
+  // 256 splits are a context of 65,536 tokens; longer ones are still right, with fewer tasks.
+  static constexpr int64_t max_partials(int num_threads) { return int64_t{Config::num_heads} * (256 + 16 * num_threads); }
+};
+
+// Bytes of `scratch`, 64-byte aligned; its contents need not outlive the call.
+template <class Config, class KV>
+size_t attention_scratch_bytes(int num_threads) {
+  using Plan = AttentionPlan<Config, KV>;
+  return num_threads * sizeof(typename Plan::Tile) + Plan::max_partials(num_threads) * sizeof(typename Plan::Partial);
+}
+
+template <class Config, class KV>
+class Attention {
+ public:
+  using Plan = AttentionPlan<Config, KV>;
+  using Kernels = typename Plan::Kernels;
+  using Tile = typename Plan::Tile;
+  using Partial = typename Plan::Partial;
+  static constexpr int GROUP = Plan::GROUP;
+
+  Attention(const pagedc_batch& batch, const float* q, int64_t ldq, const float* sinks, const float* slopes, const void* cache,
+            void* scratch, Worker& worker)
+      : batch_(batch), q_(q), ldq_(ldq), sinks_(sinks), slopes_(slopes), cache_(cache),
+        tile_(static_cast<Tile*>(scratch)[worker.rank]),
+        partials_(reinterpret_cast<Partial*>(static_cast<Tile*>(scratch) + worker.size)),
+        max_partials_(Plan::max_partials(worker.size)) {}
+
+  template <class Out>
+  void run(Worker& worker, Out* out, int64_t ldo) {
+    int64_t num_tiles = 0, num_split_tasks = 0, num_merges = 0;
+    for (Cursor c = first(); c.sequence < batch_.num_seqs; next(c)) {
+      num_tiles += c.num_tiles();
+      num_split_tasks += c.num_split_tasks();
+      num_merges += c.num_merges();
+    }
+    Cursor tile = first(), split = first(), merge = first();
+    worker.parallel_for(num_tiles, 1, [&](int64_t task, int64_t) {
+      while (task >= tile.tiles_before + tile.num_tiles()) next(tile);
+      run_tile(tile, task - tile.tiles_before, out, ldo);
+    });
+    if (num_split_tasks == 0) return;
+    worker.parallel_for(num_split_tasks, 1, [&](int64_t task, int64_t) {
+      while (task >= split.split_tasks_before + split.num_split_tasks()) next(split);
+      run_split(split, task - split.split_tasks_before);
+    });
+    worker.barrier();
+    worker.parallel_for(num_merges, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        while (task >= merge.merges_before + merge.num_merges()) next(merge);
+        run_merge(merge, task - merge.merges_before, out, ldo);
+      }
+    });
+  }
+
+ private:
+  // A sequence of the batch and the number of tasks of the sequences before it. Every thread walks the same way.
+  struct Cursor {
+    int sequence;
+    int begin, end;               // its tokens in the batch
+    int first_split, num_splits;  // that any of its queries sees
+    bool is_split;                // its splits are tasks of their own
+    int64_t tiles_before, split_tasks_before, merges_before, partials_before;
+
+    int num_queries() const { return end - begin; }
+    int64_t num_tiles() const {
+      return is_split ? 0 : ceil_div(num_queries(), Plan::QUERIES) * Config::num_kv_heads;
+    }
+    int64_t num_split_tasks() const { return is_split ? int64_t{num_splits} * Config::num_kv_heads : 0; }
+    int64_t num_merges() const { return is_split ? int64_t{num_queries()} * Config::num_heads : 0; }
+    int64_t num_partials() const { return num_merges() * num_splits; }
+  };
+
+  Cursor first() const {
+    Cursor c = {};
+    load(c);
+    return c;
+  }
+
+  void next(Cursor& c) const {
+    c.tiles_before += c.num_tiles();
+    c.split_tasks_before += c.num_split_tasks();
+    c.merges_before += c.num_merges();
+    c.partials_before += c.num_partials();
+    ++c.sequence;
+    load(c);
+  }
+
+  void load(Cursor& c) const {
+    if (c.sequence >= batch_.num_seqs) return;
+    c.begin = batch_.query_start_loc[c.sequence];
+    c.end = batch_.query_start_loc[c.sequence + 1];
+    c.is_split = false;
+    if (c.begin == c.end) return;
+    c.first_split = window_begin(batch_.positions[c.begin]) / SPLIT_SIZE;
+    c.num_splits = batch_.positions[c.end - 1] / SPLIT_SIZE + 1 - c.first_split;
+    c.is_split = c.num_queries() <= Plan::QUERIES && c.num_splits > 1;
+    c.is_split = c.is_split && c.partials_before + c.num_partials() <= max_partials_;
+  }
+
+  static int window_begin(int position) {
+    return Config::window > 0 && position >= Config::window ? position - Config::window + 1 : 0;
+  }
+
+  // A run of queries of one sequence and the KV head whose group attends: row = query * GROUP + head of the group.
+  struct Rows {
+    int sequence, kv_head;
+    int begin, count;  // tokens of the batch
+  };
+
+  template <int ROWS>
+  void pack(const Rows& rows) const {
+    const int num_rows = rows.count * GROUP;
+    for (int row = 0; row < num_rows; ++row) {
+      const float* q = q_ + (rows.begin + row / GROUP) * ldq_ + (rows.kv_head * GROUP + row % GROUP) * Config::head_dim;
+      Kernels::pack_query(tile_.queries + row / ROWS * ROWS * Kernels::QUERY_STEPS + row % ROWS, ROWS, q);
+    }
+  }
+
+  // split_out and split_state of every row of the tile.
+  template <int ROWS>
+  void attend(const Rows& rows, int split) const {
+    const int split_begin = split * SPLIT_SIZE;
+    const int last_position = batch_.positions[rows.begin + rows.count - 1];
+    const int first_block = max_int(window_begin(batch_.positions[rows.begin]) - split_begin, 0) / BLOCK_SIZE;
+    const int end_block = min_int(last_position - split_begin, SPLIT_SIZE - 1) / BLOCK_SIZE + 1;
+    const int num_blocks = end_block - first_block;
+    const int begin = split_begin + first_block * BLOCK_SIZE;  // position of the first score
+
+    const KV* keys[BLOCKS_PER_SPLIT];
+    const int32_t* table = batch_.block_tables + int64_t{rows.sequence} * batch_.max_blocks + begin / BLOCK_SIZE;
+    for (int b = 0; b < num_blocks; ++b) keys[b] = KvLayout<Config, KV>::keys(cache_, table[b], rows.kv_head);
+
+    const int num_rows = rows.count * GROUP, num_chunks = static_cast<int>(ceil_div(num_rows, ROWS));
+    for (int chunk = 0; chunk < num_chunks; ++chunk)
+      Kernels::template score_all<ROWS>(tile_.queries + chunk * ROWS * Kernels::QUERY_STEPS, keys, num_blocks,
+                                        tile_.scores + chunk * ROWS * Plan::SCORE_STRIDE, Plan::SCORE_STRIDE);
+    for (int row = 0; row < num_rows; ++row) {
+      const int position = batch_.positions[rows.begin + row / GROUP];
+      const float slope = slopes_ ? slopes_[rows.kv_head * GROUP + row % GROUP] : 0.0f;
+      const int visible_begin = max_int(window_begin(position) - begin, 0);
+      const int visible_end = min_int(position + 1 - begin, num_blocks * BLOCK_SIZE);
+      tile_.split_state[row] = softmax_split<Config>(tile_.scores + row * Plan::SCORE_STRIDE, num_blocks * BLOCK_SIZE,
+                                                     visible_begin, visible_end, slope, position - begin);
+    }
+    for (int chunk = 0; chunk < num_chunks; ++chunk)
+      Kernels::template weigh_all<ROWS>(tile_.scores + chunk * ROWS * Plan::SCORE_STRIDE, Plan::SCORE_STRIDE, keys,
+                                        num_blocks, tile_.split_out + chunk * ROWS * Plan::V_DIM);
+  }
+
+  template <class Out>
+  void run_tile(const Cursor& c, int64_t task, Out* out, int64_t ldo) const {
+    // The last tiles have the most keys and go first; a head's tiles follow each other, for its keys are then in cache.
+    const int num_tiles = static_cast<int>(ceil_div(c.num_queries(), Plan::QUERIES));
+    const int tile = num_tiles - 1 - static_cast<int>(task % num_tiles);
+    Rows rows = {c.sequence, static_cast<int>(task / num_tiles), c.begin + tile * Plan::QUERIES, 0};
+    rows.count = min_int(Plan::QUERIES, c.end - rows.begin);
+    if (rows.count == 1)
+      run_tile_rows<Plan::DECODE_ROWS>(rows, out, ldo);
+    else
+      run_tile_rows<Plan::PREFILL_ROWS>(rows, out, ldo);
+  }
+
+  template <int ROWS, class Out>
+  void run_tile_rows(const Rows& rows, Out* out, int64_t ldo) const {
+    const int num_rows = rows.count * GROUP;
+    pack<ROWS>(rows);
+    for (int row = 0; row < num_rows; ++row) tile_.state[row] = {-INFINITY, 0.0f};
+    memset(tile_.out, 0, num_rows * Plan::V_DIM * sizeof(float));
+    const int end_split = batch_.positions[rows.begin + rows.count - 1] / SPLIT_SIZE + 1;
+    for (int split = window_begin(batch_.positions[rows.begin]) / SPLIT_SIZE; split < end_split; ++split) {
+      attend<ROWS>(rows, split);
+      for (int row = 0; row < num_rows; ++row)
+        merge_softmax<Plan::V_DIM>(tile_.state[row], tile_.out + row * Plan::V_DIM, tile_.split_state[row],
+                                   tile_.split_out + row * Plan::V_DIM);
+    }
+    for (int row = 0; row < num_rows; ++row)
+      finish(tile_.state[row], tile_.out + row * Plan::V_DIM, rows.begin + row / GROUP,
+             rows.kv_head * GROUP + row % GROUP, out, ldo);
+  }
+
+  void run_split(const Cursor& c, int64_t task) const {
+    const Rows rows = {c.sequence, static_cast<int>(task % Config::num_kv_heads), c.begin, c.num_queries()};
+    const int split = static_cast<int>(task / Config::num_kv_heads);
+    if (rows.count == 1) {
+      pack<Plan::DECODE_ROWS>(rows);
+      attend<Plan::DECODE_ROWS>(rows, c.first_split + split);
+    } else {
+      pack<Plan::PREFILL_ROWS>(rows);
+      attend<Plan::PREFILL_ROWS>(rows, c.first_split + split);
+    }
+    for (int row = 0; row < rows.count * GROUP; ++row) {
+      Partial& partial = partials(c, row / GROUP, rows.kv_head * GROUP + row % GROUP)[split];
+      memcpy(partial.out, tile_.split_out + row * Plan::V_DIM, sizeof partial.out);
+      partial.state = tile_.split_state[row];
+    }
+  }
+
+  template <class Out>
+  void run_merge(const Cursor& c, int64_t task, Out* out, int64_t ldo) const {
+    const int query = static_cast<int>(task / Config::num_heads), head = static_cast<int>(task % Config::num_heads);
+    const Partial* partial = partials(c, query, head);
+    SoftmaxState state = {-INFINITY, 0.0f};
+    alignas(64) float sum[Plan::V_DIM] = {};
+    for (int split = 0; split < c.num_splits; ++split)
+      merge_softmax<Plan::V_DIM>(state, sum, partial[split].state, partial[split].out);
+    finish(state, sum, c.begin + query, head, out, ldo);
+  }
+
+  Partial* partials(const Cursor& c, int query, int head) const {
+    return partials_ + c.partials_before + (int64_t{query} * Config::num_heads + head) * c.num_splits;
+  }
+
+  template <class Out>
+  void finish(SoftmaxState state, const float* sum, int token, int head, Out* out, int64_t ldo) const {
+    float scale = 1.0f / state.sum;
+    if constexpr (Config::has_sinks) {
+      const float sink = sinks_[head], maximum = sink > state.maximum ? sink : state.maximum;
+      const float keep = math::exp(state.maximum - maximum);
+      scale = keep / math::mul_add(state.sum, keep, math::exp(sink - maximum));
+    }
+    const Vec16 scales = broadcast(scale);
+    Out* row = out + token * ldo + head * Config::v_head_dim;
+    for (int d = 0; d < Config::v_head_dim; d += 16) {
+      const Vec16 x = pagedc::load(sum + d) * scales;
+      if (Config::v_head_dim - d >= 16)
+        store(row + d, x);
+      else
+        store_first(row + d, x, Config::v_head_dim - d);
+    }
+  }
+
+  static int min_int(int a, int b) { return a < b ? a : b; }
+  static int max_int(int a, int b) { return a > b ? a : b; }
+
+  const pagedc_batch& batch_;
+  const float* q_;
+  const int64_t ldq_;
+  const float* sinks_;
+  const float* slopes_;
+  const void* cache_;
+  Tile& tile_;
+  Partial* partials_;
+  const int64_t max_partials_;
+};
+
+// out[t][head] = Σ softmax(scale q[t][head] · k) v over the positions that token t sees.
+//
+// q [T][num_heads][head_dim], k [T][num_kv_heads][head_dim], v [T][num_kv_heads][v_head_dim], out [T][num_heads][v_head_dim],
+// with row strides in elements; sinks and ALiBi slopes [num_heads] or null. A sequence's tokens have rising positions and its
+// block table covers them. All cached values must be finite, those of free slots too. Every worker enters; no barrier at the end.
+template <class Config, class KV, class Out>
+void attention(Worker& worker, const pagedc_batch& batch, const float* q, int64_t ldq, const float* k, int64_t ldk, const float* v,
+               int64_t ldv, const float* sinks, void* kv_cache_of_this_layer, void* scratch, Out* out, int64_t ldo,
+               const float* alibi_slopes = nullptr) {
+  static_assert(Config::causal, "attention to later tokens is not implemented");
+  static_assert(Config::num_heads % Config::num_kv_heads == 0, "a KV head serves a whole group of query heads");
+  store_kv<Config, KV>(worker, batch, k, ldk, v, ldv, kv_cache_of_this_layer);
+  worker.barrier();
+  Attention<Config, KV>(batch, q, ldq, sinks, alibi_slopes, kv_cache_of_this_layer, scratch, worker).run(worker, out, ldo);
+}
+
+}  // namespace pagedc

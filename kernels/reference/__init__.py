@@ -1,0 +1,1 @@
+"""The kernels' ops in numpy, float64 inside: what they compute, without how."""

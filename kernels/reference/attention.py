@@ -1,0 +1,87 @@
+"""Paged attention in numpy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_SIZE = 16
+
+Float = NDArray[np.floating]
+Int = NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionConfig:
+    """What an attention is; `AttentionConfig` of kernels/cpu/attention.h has the same fields."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    v_head_dim: int
+    scale: float
+    softcap: float = 0.0  # scores become softcap * tanh(scores / softcap); 0 = none
+    window: int = 0  # the token at position p sees (p - window, p]; 0 = all up to p
+
+
+def attention(
+    config: AttentionConfig,
+    query: Float,  # [num_queries, num_heads, head_dim]
+    keys: Float,  # [num_keys, num_kv_heads, head_dim], at positions 0, 1, …
+    values: Float,  # [num_keys, num_kv_heads, v_head_dim]
+    positions: Int,  # [num_queries]
+    sinks: Float | None = None,  # [num_heads] logits that take weight and give no value
+    slopes: Float | None = None,  # [num_heads] of ALiBi
+) -> Float:
+    """Return softmax(scale query · keys) values, [num_queries, num_heads, v_head_dim], of one sequence."""
+    group = config.num_heads // config.num_kv_heads
+    keys, values = (np.repeat(x.astype(np.float64), group, axis=1) for x in (keys, values))
+    scores = np.einsum("qhd,khd->hqk", query.astype(np.float64), keys) * config.scale
+    if config.softcap:
+        scores = config.softcap * np.tanh(scores / config.softcap)
+    distance = np.arange(len(keys)) - positions[:, None]
+    if slopes is not None:
+        scores = scores + slopes[:, None, None] * distance
+    visible = (distance <= 0) & (distance > -config.window if config.window else True)
+    scores = np.where(visible, scores, -np.inf)
+    maximum = scores.max(axis=2, keepdims=True)
+    if sinks is not None:
+        maximum = np.maximum(maximum, sinks[:, None, None])
+    weights = np.exp(scores - maximum)
+    total = weights.sum(axis=2, keepdims=True)
+    if sinks is not None:
+        total = total + np.exp(sinks[:, None, None] - maximum)
+    return np.einsum("hqk,khd->qhd", weights / total, values)
+
+
+def paged_attention(
+    config: AttentionConfig,
+    query: Float,  # [T, num_heads, head_dim]
+    key: Float,  # [T, num_kv_heads, head_dim]
+    value: Float,  # [T, num_kv_heads, v_head_dim]
+    k_cache: Float,  # [num_blocks, BLOCK_SIZE, num_kv_heads, head_dim], written to
+    v_cache: Float,  # [num_blocks, BLOCK_SIZE, num_kv_heads, v_head_dim], written to
+    positions: Int,  # [T]
+    slot_mapping: Int,  # [T], -1 = padding
+    block_tables: Int,  # [S, max_blocks]
+    query_start_loc: Int,  # [S + 1]
+    sinks: Float | None = None,
+    slopes: Float | None = None,
+) -> Float:
+    """Store key and value at their slots, then attend; [T, num_heads, v_head_dim]."""
+    stored = slot_mapping >= 0
+    k_cache.reshape(-1, *key.shape[1:])[slot_mapping[stored]] = key[stored]
+    v_cache.reshape(-1, *value.shape[1:])[slot_mapping[stored]] = value[stored]
+    out = np.zeros((len(query), config.num_heads, config.v_head_dim))
+    for table, begin, end in zip(block_tables, query_start_loc[:-1], query_start_loc[1:], strict=True):
+        if begin == end:
+            continue
+        num_keys = int(positions[end - 1]) + 1
+        blocks = table[: -(-num_keys // BLOCK_SIZE)]
+        keys, values = (
+            cache[blocks].reshape(-1, *cache.shape[2:])[:num_keys] for cache in (k_cache, v_cache)
+        )
+        out[begin:end] = attention(
+            config, query[begin:end], keys, values, positions[begin:end], sinks, slopes
+        )
+    return out

@@ -1,0 +1,144 @@
+import random
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pagedc.kernels.reference.attention import AttentionConfig, attention
+from tests.kernels.attention_harness import (
+    Case,
+    Float32,
+    Step,
+    compile_cases,
+    random_tokens,
+    run_steps,
+)
+from tests.kernels.harness import supported_marches
+
+
+def case(
+    heads: tuple[int, int],
+    head_dim: int,
+    v_head_dim: int,
+    *,
+    softcap: float = 0.0,
+    window: int = 0,
+    has_slopes: bool = False,
+    has_sinks: bool = False,
+    kv: str = "bf16",
+) -> Case:
+    config = AttentionConfig(
+        num_heads=heads[0],
+        num_kv_heads=heads[1],
+        head_dim=head_dim,
+        v_head_dim=v_head_dim,
+        scale=round(head_dim**-0.5, 6),
+        softcap=softcap,
+        window=window,
+    )
+    assert kv in ("float", "bf16")
+    return Case(
+        config=config, kv="float" if kv == "float" else "bf16", has_sinks=has_sinks, has_slopes=has_slopes
+    )
+
+
+# Every feature and every kind of shape once; the first two on every instruction path.
+CASES = (
+    case((6, 2), 64, 64),
+    case((11, 1), 33, 17, kv="float", softcap=3.0, window=70, has_sinks=True),
+    case((4, 4), 40, 96, window=300, has_sinks=True),
+    case((5, 1), 33, 80, softcap=20.0, has_slopes=True),
+    case((2, 1), 96, 128, window=1),
+)
+
+
+def cases_of(march: str) -> tuple[Case, ...]:
+    return CASES if march == "native" else CASES[:2]
+
+
+def to_bfloat16(x: Float32) -> Float32:
+    bits = x.view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def sinks_and_slopes(case: Case) -> tuple[Float32 | None, Float32 | None]:
+    heads = np.arange(case.config.num_heads, dtype=np.float32)
+    return (heads / 2 - 1 if case.has_sinks else None), (0.05 * (heads + 1) if case.has_slopes else None)
+
+
+def random_schedule(lengths: list[int], seed: int, max_chunk: int) -> list[Step]:
+    """Mixed steps: some sequences prefill a chunk, some decode a token, some wait."""
+    rng = random.Random(seed)
+    done = [0] * len(lengths)
+    steps: list[Step] = []
+    while done != lengths:
+        step: Step = []
+        for s, length in enumerate(lengths):
+            if done[s] < length and rng.random() < 0.7:
+                chunk = rng.choice((1, 1, rng.randint(1, max_chunk)))
+                step.append((s, done[s], min(done[s] + chunk, length)))
+                done[s] = step[-1][2]
+        if step:
+            rng.shuffle(step)
+            steps.append(step)
+    return steps
+
+
+def one_by_one(length: int) -> list[Step]:
+    return [[(0, i, i + 1)] for i in range(length)]
+
+
+@pytest.mark.parametrize("march", supported_marches())
+def test_matches_the_reference(march: str) -> None:
+    library = compile_cases(cases_of(march), march)
+    lengths = [1, 17, 300, 530]
+    for index, case in enumerate(cases_of(march)):
+        sequences = [random_tokens(case.config, length, seed) for seed, length in enumerate(lengths)]
+        sinks, slopes = sinks_and_slopes(case)
+        steps = random_schedule(lengths, seed=index, max_chunk=200)
+        outs = run_steps(library, index, case, sequences, steps, num_threads=2, sinks=sinks, slopes=slopes)
+        for tokens, out in zip(sequences, outs, strict=True):
+            k, v = (
+                (tokens.k, tokens.v) if case.kv == "float" else (to_bfloat16(tokens.k), to_bfloat16(tokens.v))
+            )
+            expected = attention(case.config, tokens.q, k, v, np.arange(len(k)), sinks, slopes)
+            error = np.abs(out - expected).max()
+            assert error < (2e-6 if case.kv == "float" else 3e-5), (index, error)
+
+
+def bits(x: Float32) -> npt.NDArray[np.uint32]:
+    return x.view(np.uint32)
+
+
+@pytest.mark.parametrize("march", supported_marches())
+def test_output_does_not_depend_on_batch_chunks_or_threads(march: str) -> None:
+    library = compile_cases(cases_of(march), march)
+    lengths = [600, 270, 33]
+    for index, case in enumerate(cases_of(march)):
+        sequences = [random_tokens(case.config, length, seed) for seed, length in enumerate(lengths)]
+        sinks, slopes = sinks_and_slopes(case)
+
+        def run(which: list[int], steps: list[Step], num_threads: int) -> list[Float32]:
+            chosen = [sequences[i] for i in which]
+            return run_steps(
+                library,
+                index,
+                case,
+                chosen,
+                steps,
+                num_threads=num_threads,
+                sinks=sinks,
+                slopes=slopes,
+                seed=num_threads,
+            )
+
+        expected = [run([i], one_by_one(length), num_threads=1)[0] for i, length in enumerate(lengths)]
+        schedules = (
+            [[(i, 0, length) for i, length in enumerate(lengths)]],
+            random_schedule(lengths, seed=1, max_chunk=20),
+            random_schedule(lengths, seed=2, max_chunk=300),
+        )
+        for num_threads in (1, 2, 3):
+            for steps in schedules:
+                for out, alone in zip(run([0, 1, 2], steps, num_threads), expected, strict=True):
+                    np.testing.assert_array_equal(bits(out), bits(alone))
