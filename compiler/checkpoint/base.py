@@ -1,7 +1,7 @@
 """What a checkpoint is to the compiler: a config, tensors that are read when asked for, and tokenizer files.
 
-Names are those of the Hugging Face causal LM's own parameters (and of the buffers that its state dict holds), whatever the
-file calls them.
+Names are those of the Hugging Face causal LM's own parameters (and of the buffers that its state dict holds),
+whatever the file calls them.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 @dataclass(frozen=True, slots=True)
 class QuantizedTensor:
-    """Groups of `group_size` neighbours of the last axis, each with its scale: w = codes · scale (+ minimum).
+    """Groups of `group_size` neighbours of the last axis, each with its scale, as the packers of kernels take them.
 
-    Codes are signed and already centred: −8 … 7 for symmetric int4, 0 … 15 where there are minimums, −127 … 127 for int8.
+    w = scale · code for 8 bits, scale · (code − 8) for 4 bits, scale · code + minimum for 4 bits with minimums.
     """
 
-    codes: torch.Tensor  # int8 [..., N, K]
+    codes: torch.Tensor  # [..., N, K]: int8 for 8 bits, uint8 in 0 … 15 for 4
     scales: torch.Tensor  # float16 [..., N, K / group_size]
     minimums: torch.Tensor | None  # float16, like scales
     group_size: int
@@ -32,10 +32,14 @@ class QuantizedTensor:
 
     def dequantize(self) -> torch.Tensor:
         """The same weights in float32."""
-        groups = self.codes.float().unflatten(-1, (-1, self.group_size)) * self.scales.float().unsqueeze(-1)
+        shape = (*self.scales.shape, self.group_size)
+        codes = self.codes.float().reshape(shape)
+        if self.bits == 4 and self.minimums is None:
+            codes -= 8
+        weights = codes * self.scales.float().unsqueeze(-1)
         if self.minimums is not None:
-            groups += self.minimums.float().unsqueeze(-1)
-        return groups.flatten(-2)
+            weights += self.minimums.float().unsqueeze(-1)
+        return weights.reshape(self.shape)
 
     def take_rows(self, index: torch.Tensor) -> "QuantizedTensor":
         """Rows of the first axis in another order, blocks bit for bit."""
@@ -76,4 +80,4 @@ class Checkpoint(Protocol):
         """Without reading the tensor. Raises CheckpointError for a name that is not held."""
 
     def read(self, name: str) -> torch.Tensor | QuantizedTensor:
-        """The tensor, on the CPU, in the dtype of the file. Raises CheckpointError for a name that is not held."""
+        """The tensor, on the CPU, in the dtype of the file; CheckpointError for a name that is not held."""

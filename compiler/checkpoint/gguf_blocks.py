@@ -1,6 +1,7 @@
 """Tensors of a GGUF file: plain floats, blocks kept as they are, and everything else as float32."""
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
@@ -38,28 +39,26 @@ def read_tensor(file: GGUFFile, name: str) -> torch.Tensor | QuantizedTensor:
 def _read_blocks(file: GGUFFile, name: str) -> QuantizedTensor:
     """Codes, scales and minimums of a Q4_0, Q4_1 or Q8_0 tensor, bit for bit.
 
-    A block is the float16 scale, the float16 minimum (Q4_1), then 32 codes: bytes (Q8_0), or 16 bytes whose low nibbles are
-    elements 0 … 15 and high nibbles elements 16 … 31.
+    A block is the float16 scale, the float16 minimum (Q4_1), then 32 codes: bytes (Q8_0), or 16 bytes whose low
+    nibbles are elements 0 … 15 and whose high nibbles are elements 16 … 31.
     """
     kind, shape = file.tensors[name].type, file.tensors[name].shape
     groups = (*shape[:-1], shape[-1] // GROUP)
     blocks = file.raw(name).reshape(*groups, -1)
-    scales = blocks[..., :2].copy().view(np.float16).reshape(groups)
-    minimums = None
     if kind is Type.Q8_0:
-        codes = blocks[..., 2:].view(np.int8)
+        codes = np.array(blocks[..., 2:].view(np.int8))
     else:
-        head = 4 if kind is Type.Q4_1 else 2
-        packed = blocks[..., head:]
-        codes = np.concatenate([packed & 15, packed >> 4], axis=-1).view(np.int8)
-        if kind is Type.Q4_1:
-            minimums = torch.from_numpy(blocks[..., 2:4].copy().view(np.float16).reshape(groups))
-        else:
-            codes = codes - np.int8(8)
+        packed = blocks[..., -GROUP // 2 :]
+        codes = np.concatenate([packed & 15, packed >> 4], axis=-1)
     return QuantizedTensor(
-        codes=torch.from_numpy(np.array(codes).reshape(shape)),
-        scales=torch.from_numpy(scales),
-        minimums=minimums,
+        codes=torch.from_numpy(codes.reshape(shape)),
+        scales=_halves(blocks[..., :2], groups),
+        minimums=_halves(blocks[..., 2:4], groups) if kind is Type.Q4_1 else None,
         group_size=GROUP,
         bits=8 if kind is Type.Q8_0 else 4,
     )
+
+
+def _halves(pairs: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> torch.Tensor:
+    """Pairs of bytes [..., 2] as float16 of a shape."""
+    return torch.from_numpy(np.array(pairs).view(np.float16).reshape(shape))
