@@ -1,0 +1,256 @@
+"""The packed weight layouts that kernels/cpu/formats.h reads, written and read back with numpy.
+
+A matrix W [rows, columns] (rows = output features) is cut into panels of 16 rows; the last panel is filled with
+zeros. A format's name is `f32`, `bf16`, `int8_g32`, `int8_g0` (a scale per row), or `int4_g{32,64,128}` with or
+without `_min`. Every packer returns uint8 [packed_bytes(format, rows, columns)].
+"""
+
+import re
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+PANEL_ROWS = 16
+
+UInt8Array = npt.NDArray[np.uint8]
+T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """`bits` of a weight (32 and 16 are floats); `group_size` weights share a scale (0 = a whole row)."""
+
+    bits: int
+    group_size: int = 0
+    has_minimum: bool = False
+
+    @property
+    def is_integer(self) -> bool:
+        return self.bits < 16
+
+    @property
+    def cpp_type(self) -> str:
+        """The type that stands for this format in an emitted program."""
+        match self.bits:
+            case 32:
+                return "F32"
+            case 16:
+                return "BF16"
+            case 8:
+                return f"Int8<{self.group_size}>"
+            case _:
+                return f"Int4<{self.group_size}, {str(self.has_minimum).lower()}>"
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of one group of 16 rows: codes, scales, minimums."""
+        return self.group_size * PANEL_ROWS * self.bits // 8 + 2 * PANEL_ROWS * (1 + self.has_minimum)
+
+
+def parse_format(name: str) -> Format:
+    """The format called `name`; ValueError if there is none."""
+    if name == "f32":
+        return Format(32)
+    if name == "bf16":
+        return Format(16)
+    if match := re.fullmatch(r"int8_g(0|32)", name):
+        return Format(8, int(match[1]))
+    if match := re.fullmatch(r"int4_g(32|64|128)(_min)?", name):
+        return Format(4, int(match[1]), match[2] is not None)
+    raise ValueError(f"{name!r} is not a weight format")
+
+
+def packed_bytes(format_name: str, rows: int, columns: int) -> int:
+    """Bytes of a packed [rows, columns] matrix. ValueError if columns is not whole groups."""
+    weight_format = parse_format(format_name)
+    _check_shape(weight_format, rows, columns)
+    num_panels = -(-rows // PANEL_ROWS)
+    if weight_format.bits == 32:
+        return num_panels * columns * PANEL_ROWS * 4
+    if weight_format.bits == 16:
+        return num_panels * _even(columns) * PANEL_ROWS * 2
+    if weight_format.group_size == 0:
+        return num_panels * PANEL_ROWS * (_even(columns) + 4)
+    return num_panels * columns // weight_format.group_size * weight_format.group_bytes
+
+
+def pack_float32(weights: npt.NDArray[np.float32]) -> UInt8Array:
+    """`f32` of weights [rows, columns]: per panel [columns][16]."""
+    _check_array("weights", weights, np.float32, weights.shape)
+    return _bytes(_panels(weights).transpose(0, 2, 1))
+
+
+def pack_bfloat16(bits: npt.NDArray[np.uint16]) -> UInt8Array:
+    """`bf16` of [rows, columns] upper halves of float32: per panel [columns / 2][16][2]."""
+    _check_array("bits", bits, np.uint16, bits.shape)
+    panels = _panels(_pad_columns(bits))
+    return _bytes(panels.reshape(len(panels), PANEL_ROWS, -1, 2).transpose(0, 2, 1, 3))
+
+
+def pack_int8(
+    codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float16] | npt.NDArray[np.float32]
+) -> UInt8Array:
+    """weight = scale · code.
+
+    codes [rows, columns]; scales float16 [rows, columns / 32] give `int8_g32`: per panel and group [32][16] codes,
+    then scale[16]; scales float32 [rows] give `int8_g0`: per panel [columns, made even][16] codes, then scale[16].
+    """
+    _check_array("codes", codes, np.int8, codes.shape)
+    rows, columns = codes.shape
+    if scales.ndim == 1:
+        _check_array("scales", scales, np.float32, (rows,))
+        code_panels = _panels(_pad_columns(codes)).transpose(0, 2, 1)
+        return _bytes(_concatenate(code_panels, _panels(scales[:, None]), lead=1))
+    _check_shape(Format(8, 32), rows, columns)
+    _check_array("scales", scales, np.float16, (rows, columns // 32))
+    groups = _panels(codes).reshape(-1, PANEL_ROWS, columns // 32, 32).transpose(0, 2, 3, 1)
+    return _bytes(_concatenate(groups, _panels(scales).transpose(0, 2, 1), lead=2))
+
+
+def pack_int4(
+    codes: npt.NDArray[np.uint8],
+    scales: npt.NDArray[np.float16],
+    minimums: npt.NDArray[np.float16] | None = None,
+) -> UInt8Array:
+    """weight = scale · (code − 8), or scale · code + minimum: `int4_g{G}` or `int4_g{G}_min`.
+
+    codes [rows, columns] in 0 … 15; scales and minimums [rows, columns / G]. Per panel and group: G / 8 vectors of
+    32 words of 16 bits, where nibble j of word 2 · row + k % 2 is the code of k = 2 j + k % 2; then scale[16],
+    minimum[16].
+    """
+    _check_array("codes", codes, np.uint8, codes.shape)
+    rows, columns = codes.shape
+    num_groups = scales.shape[-1]
+    group_size = columns // num_groups if num_groups else 0
+    if group_size not in (32, 64, 128) or columns % group_size:
+        raise ValueError(f"int4 groups hold 32, 64 or 128 weights, not {columns} / {num_groups}")
+    _check_shape(Format(4, group_size), rows, columns)
+    _check_array("scales", scales, np.float16, (rows, num_groups))
+    if codes.size and int(codes.max()) > 15:
+        raise ValueError(f"int4 codes are 0 to 15, not {int(codes.max())}")
+    # [panel, row, vector, nibble, parity]
+    nibbles = _panels(codes).reshape(-1, PANEL_ROWS, columns // 8, 4, 2)
+    words = np.zeros((*nibbles.shape[:3], 2), np.uint16)
+    for j in range(4):
+        words |= nibbles[:, :, :, j].astype(np.uint16) << (4 * j)
+    groups = words.transpose(0, 2, 1, 3).reshape(len(words), num_groups, group_size // 8, PANEL_ROWS, 2)
+    parts: list[npt.NDArray[np.generic]] = [groups, _panels(scales).transpose(0, 2, 1)]
+    if minimums is not None:
+        _check_array("minimums", minimums, np.float16, (rows, num_groups))
+        parts.append(_panels(minimums).transpose(0, 2, 1))
+    return _bytes(_concatenate(*parts, lead=2))
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What a packed matrix holds: float32, bf16 bits or codes [rows, columns]; scales and minimums as packed."""
+
+    values: npt.NDArray[np.float32] | npt.NDArray[np.uint16] | npt.NDArray[np.int8] | npt.NDArray[np.uint8]
+    scales: npt.NDArray[np.float16] | npt.NDArray[np.float32] | None = None
+    minimums: npt.NDArray[np.float16] | None = None
+
+
+def unpack(format_name: str, packed: UInt8Array, rows: int, columns: int) -> Unpacked:
+    """The inverse of the packers. ValueError if `packed` is not packed_bytes(…) long."""
+    weight_format = parse_format(format_name)
+    expected = packed_bytes(format_name, rows, columns)
+    if packed.shape != (expected,) or packed.dtype != np.uint8:
+        raise ValueError(f"packed is {packed.dtype} {packed.shape}, not uint8 ({expected},)")
+    num_panels = -(-rows // PANEL_ROWS)
+    if weight_format.bits == 32:
+        return Unpacked(
+            _rows(packed.view(np.float32).reshape(num_panels, columns, PANEL_ROWS).transpose(0, 2, 1), rows)
+        )
+    if weight_format.bits == 16:
+        pairs = packed.view(np.uint16).reshape(num_panels, -1, PANEL_ROWS, 2).transpose(0, 2, 1, 3)
+        return Unpacked(_rows(pairs.reshape(num_panels, PANEL_ROWS, -1), rows)[:, :columns])
+    if weight_format.group_size == 0:
+        panels = packed.reshape(num_panels, -1)
+        codes = (
+            panels[:, : -4 * PANEL_ROWS].view(np.int8).reshape(num_panels, -1, PANEL_ROWS).transpose(0, 2, 1)
+        )
+        row_scales = np.ascontiguousarray(panels[:, -4 * PANEL_ROWS :]).view(np.float32).reshape(-1)[:rows]
+        return Unpacked(_rows(codes, rows)[:, :columns], row_scales)
+    groups = packed.reshape(num_panels, columns // weight_format.group_size, weight_format.group_bytes)
+    code_bytes = weight_format.group_size * PANEL_ROWS * weight_format.bits // 8
+    halves = np.ascontiguousarray(groups[:, :, code_bytes:]).view(np.float16)
+    scales = _rows(halves[:, :, :PANEL_ROWS].transpose(0, 2, 1), rows)
+    minimums = (
+        _rows(halves[:, :, PANEL_ROWS:].transpose(0, 2, 1), rows) if weight_format.has_minimum else None
+    )
+    code_part = np.ascontiguousarray(groups[:, :, :code_bytes])
+    if weight_format.bits == 8:
+        int8_codes = code_part.view(np.int8).reshape(num_panels, columns, PANEL_ROWS).transpose(0, 2, 1)
+        return Unpacked(_rows(int8_codes, rows), scales)
+    words = code_part.view(np.uint16).reshape(num_panels, columns // 8, PANEL_ROWS, 1, 2)
+    shifts = np.arange(0, 16, 4, dtype=np.uint16)[:, None]
+    nibbles = ((words >> shifts) & 15).astype(np.uint8).transpose(0, 2, 1, 3, 4)
+    return Unpacked(_rows(nibbles.reshape(num_panels, PANEL_ROWS, columns), rows), scales, minimums)
+
+
+def dequantise(format_name: str, unpacked: Unpacked) -> npt.NDArray[np.float32]:
+    """The weights [rows, columns] that the kernels compute with, exact in float32."""
+    weight_format = parse_format(format_name)
+    if weight_format.bits == 32:
+        return unpacked.values.astype(np.float32)
+    if weight_format.bits == 16:
+        return (unpacked.values.astype(np.uint32) << 16).view(np.float32)
+    values = unpacked.values.astype(np.float32)
+    assert unpacked.scales is not None
+    if weight_format.group_size == 0:
+        return values * unpacked.scales.astype(np.float32)[:, None]
+    if weight_format.bits == 4 and not weight_format.has_minimum:
+        values -= 8
+    groups = values.reshape(len(values), -1, weight_format.group_size)
+    groups *= unpacked.scales.astype(np.float32)[:, :, None]
+    if unpacked.minimums is not None:
+        groups += unpacked.minimums.astype(np.float32)[:, :, None]
+    return groups.reshape(values.shape)
+
+
+def _even(columns: int) -> int:
+    return columns + columns % 2
+
+
+def _check_shape(weight_format: Format, rows: int, columns: int) -> None:
+    if rows <= 0 or columns <= 0:
+        raise ValueError(f"a matrix of {rows} × {columns} has no weights")
+    if weight_format.group_size and columns % weight_format.group_size:
+        raise ValueError(f"{columns} columns are not whole groups of {weight_format.group_size}")
+
+
+def _check_array(
+    name: str, array: npt.NDArray[np.generic], dtype: npt.DTypeLike, shape: tuple[int, ...]
+) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+    if array.ndim == 2 and 0 in array.shape:
+        raise ValueError(f"{name} is empty: {array.shape}")
+
+
+def _pad_columns(array: npt.NDArray[T]) -> npt.NDArray[T]:
+    return np.pad(array, ((0, 0), (0, 1))) if array.shape[1] % 2 else array
+
+
+def _panels(array: npt.NDArray[T]) -> npt.NDArray[T]:
+    """[rows, columns] as [panels, 16, columns], filled with zeros."""
+    rows, columns = array.shape
+    if padding := -rows % PANEL_ROWS:
+        array = np.pad(array, ((0, padding), (0, 0)))
+    return array.reshape(-1, PANEL_ROWS, columns)
+
+
+def _rows(panels: npt.NDArray[T], rows: int) -> npt.NDArray[T]:
+    return np.ascontiguousarray(panels.reshape(-1, panels.shape[2])[:rows])
+
+
+def _concatenate(*parts: npt.NDArray[np.generic], lead: int) -> UInt8Array:
+    """The parts' bytes side by side behind their first `lead` axes, which they share."""
+    flat = [np.ascontiguousarray(part).reshape(*part.shape[:lead], -1).view(np.uint8) for part in parts]
+    return np.concatenate(flat, axis=lead)
+
+
+def _bytes(array: npt.NDArray[np.generic]) -> UInt8Array:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

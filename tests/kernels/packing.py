@@ -1,0 +1,73 @@
+"""Random packed matrices for tests: what the kernels read, and the float32 weights it stands for."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pagedc.kernels.cpu import layout
+from pagedc.kernels.reference.linear import to_bfloat16
+
+FORMATS = (
+    "f32",
+    "bf16",
+    "int8_g0",
+    "int8_g32",
+    "int4_g32",
+    "int4_g32_min",
+    "int4_g64",
+    "int4_g64_min",
+    "int4_g128",
+    "int4_g128_min",
+)
+
+
+class Matrix(NamedTuple):
+    packed: npt.NDArray[np.uint8]
+    weights: npt.NDArray[np.float32]
+
+
+def random_unpacked(format_name: str, rows: int, columns: int, rng: np.random.Generator) -> layout.Unpacked:
+    """Random codes over their whole range, scales and minimums of either sign."""
+    weight_format = layout.parse_format(format_name)
+    if weight_format.bits == 32:
+        return layout.Unpacked(rng.standard_normal((rows, columns), dtype=np.float32))
+    if weight_format.bits == 16:
+        return layout.Unpacked(to_bfloat16(rng.standard_normal((rows, columns), dtype=np.float32)))
+    if weight_format.bits == 8:
+        codes = rng.integers(-128, 128, (rows, columns), np.int8)
+        if weight_format.group_size == 0:
+            return layout.Unpacked(codes, rng.standard_normal(rows, dtype=np.float32) / 100)
+        scales = (rng.standard_normal((rows, columns // 32)) / 100).astype(np.float16)
+        return layout.Unpacked(codes, scales)
+    groups = (rows, columns // weight_format.group_size)
+    scales = (rng.standard_normal(groups) / 10).astype(np.float16)
+    minimums = rng.standard_normal(groups).astype(np.float16) if weight_format.has_minimum else None
+    return layout.Unpacked(rng.integers(0, 16, (rows, columns), np.uint8), scales, minimums)
+
+
+def pack(format_name: str, unpacked: layout.Unpacked) -> npt.NDArray[np.uint8]:
+    """The packer of the format, applied."""
+    values = unpacked.values
+    if values.dtype == np.float32:
+        return layout.pack_float32(values.astype(np.float32))
+    if values.dtype == np.uint16:
+        return layout.pack_bfloat16(values.astype(np.uint16))
+    assert unpacked.scales is not None
+    if values.dtype == np.int8:
+        return layout.pack_int8(values.astype(np.int8), unpacked.scales)
+    return layout.pack_int4(values.astype(np.uint8), unpacked.scales.astype(np.float16), unpacked.minimums)
+
+
+def random_matrix(format_name: str, rows: int, columns: int, seed: int = 0) -> Matrix:
+    """A packed matrix at a 64-byte aligned address, and its weights [rows, columns]."""
+    unpacked = random_unpacked(format_name, rows, columns, np.random.default_rng(seed))
+    return Matrix(aligned(pack(format_name, unpacked)), layout.dequantise(format_name, unpacked))
+
+
+def aligned(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A copy that starts on a 64-byte boundary, as mapped weights do."""
+    room = np.empty(array.size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    room[start : start + array.size] = array
+    return room[start : start + array.size]
