@@ -27,12 +27,12 @@ test: check
 	$(BIN)/pytest -n 2
 
 bench: $(VENV)/stamp-compiler
-	$(BIN)/python benchmarks/bandwidth.py
-	$(BIN)/python benchmarks/decode.py
-	$(BIN)/python benchmarks/boot.py
+	$(BIN)/python -m benchmarks.bandwidth
+	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.boot
 
 demo: $(VENV)/stamp-compiler
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python -m examples.demo
 
 clean:
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
