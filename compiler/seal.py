@@ -1,7 +1,8 @@
 """Write a package whole or not at all.
 
-Files go to a temporary directory beside the output, which is hashed, given its manifest and renamed when everything is there.
-A living process holds a lock on its temporary directory: one without a lock is what a killed compile left behind.
+Files go to a temporary directory beside the output, which is hashed, given its manifest and renamed when
+everything is there. A living process holds a lock on its temporary directory: one without a lock is what a
+killed compile left behind.
 """
 
 import contextlib
@@ -26,10 +27,10 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
 class PackageWriter:
-    """A package being written: a context manager that leaves either the whole new package or what was there before."""
+    """A package being written: a context manager that leaves the whole new package or the old one."""
 
     def __init__(self, output: Path) -> None:
-        """Raises OptionError where `output` exists and is no package: it is looked at again before it is replaced."""
+        """Raises OptionError where `output` exists and is no package; it is looked at again at the end."""
         self.output = Path(os.path.abspath(output)).resolve()
         _check_replaceable(self.output)
         self._finished = False
@@ -57,7 +58,7 @@ class PackageWriter:
             raise InternalError(f"{self.output}: left without finish()")
 
     def path(self, name: str) -> Path:
-        """Where a file of the package is to be written, its folder made; `name` is relative with forward slashes."""
+        """Where a file of the package goes, its folder made; `name` is relative with forward slashes."""
         parts = name.split("/")
         if not all(parts) or {".", ".."} & set(parts) or name == MANIFEST_NAME:
             raise InternalError(f"{name!r} is no name for a file of a package")
@@ -76,8 +77,12 @@ class PackageWriter:
         """Write one file as UTF-8, line ends as they are."""
         self.write_bytes(name, text.encode(), executable=executable)
 
+    def names(self) -> list[str]:
+        """The files written so far, sorted."""
+        return sorted(self._files())
+
     def finish(self, manifest: Manifest) -> Path:
-        """Seal the package: `manifest.files` is filled in with the size and hash of every file. Returns its path."""
+        """Seal the package: `manifest.files` is filled in from every file. Returns its path."""
         try:
             files = {name: _entry(path) for name, path in sorted(self._files().items())}
             sealed = msgspec.structs.replace(manifest, files=files)
@@ -144,7 +149,7 @@ def _sync_one(path: Path) -> None:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Put `source` at `target`; what was there is then at `source`. At no moment is there nothing at `target`."""
+    """Put `source` at `target`; what was there is then at `source`."""
     if not target.exists():
         source.rename(target)
     elif not _exchange(source, target):

@@ -1,7 +1,8 @@
-"""Write weights as one safetensors file that can be mapped: data and every tensor begin at a multiple of 64 bytes.
+"""Write weights as one safetensors file to be mapped: every tensor begins at a multiple of 64 bytes.
 
-The format allows no holes, so what lies between two tensors is a tensor of its own, `_pad.N`. Names, sizes and order are known
-before the first byte is packed, so tensors are written as they come and one is in memory at a time.
+The format allows no holes, so what lies between two tensors is a tensor of its own, `_pad.N`. Names, sizes
+and order are known before the first byte is packed, so tensors are written as they come and one is in
+memory at a time.
 """
 
 import json

@@ -20,7 +20,8 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open MODEL; `progress` hears of downloads.
 
-    Raises CheckpointError where it cannot be found or read, and UnsupportedError where pagedc cannot compile it.
+    Raises CheckpointError where it cannot be found or read, and UnsupportedError where pagedc cannot
+    compile it.
     """
     if not model:
         raise CheckpointError(f"MODEL is empty; it is {FORMS}")
@@ -45,7 +46,8 @@ def _open_path(path: Path) -> Checkpoint:
     if path.suffix == ".gguf":
         return GGUFCheckpoint(path)
     raise CheckpointError(
-        f"{path}: MODEL is {FORMS}" + (", or give --random-weights" if path.suffix == ".json" else "")
+        f"{path}: MODEL is {FORMS}"
+        + ("; with --random-weights a config alone" if path.suffix == ".json" else "")
     )
 
 

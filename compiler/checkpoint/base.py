@@ -15,9 +15,10 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 @dataclass(frozen=True, slots=True)
 class QuantizedTensor:
-    """Groups of `group_size` neighbours of the last axis, each with its scale, as the packers of kernels take them.
+    """Groups of `group_size` neighbours of the last axis, each with its scale, as kernels' packers take them.
 
-    w = scale · code for 8 bits, scale · (code − 8) for 4 bits, scale · code + minimum for 4 bits with minimums.
+    w = scale · code for 8 bits, scale · (code − 8) for 4 bits, scale · code + minimum for 4 bits with
+    minimums.
     """
 
     codes: torch.Tensor  # [..., N, K]: int8 for 8 bits, uint8 in 0 … 15 for 4

@@ -1,8 +1,9 @@
 """From the names in a file to the names of the module, by transformers' own conversion tables.
 
-transformers stores some parameters otherwise than it computes with them (experts one by one, fused projections, old names).
-Its tables of renamings and converters are applied here as it applies them when it loads a model, but lazily: they run
-once on meta tensors, which tells names and shapes, and again on real ones for each tensor that is read.
+transformers stores some parameters otherwise than it computes with them (experts one by one, fused
+projections, old names). Its tables of renamings and converters are applied here as it applies them when it
+loads a model, but lazily: they run once on meta tensors, which tells names and shapes, and again on real
+ones for each tensor that is read.
 """
 
 from collections.abc import Callable
@@ -50,7 +51,7 @@ class Conversion:
     def __init__(
         self, model: torch.nn.Module, shapes: dict[str, tuple[int, ...]], mapping: list[Any] | None = None
     ) -> None:
-        """`shapes` are the file's; `model` lies on the meta device; `mapping` is the model's own where it is None.
+        """`shapes` are the file's; `model` lies on the meta device; `mapping` is the model's own if None.
 
         Raises CheckpointError where a shape differs.
         """

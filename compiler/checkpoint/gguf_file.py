@@ -1,7 +1,8 @@
 """The header of a GGUF file, checked value by value before anything is believed; tensors stay memory-mapped.
 
-The `gguf` package's own reader is not used for files of strangers: it trusts every count and length, and makes a numpy array
-for each string (3 s for a vocabulary of 49,152, against 0.05 s here). Its tables of types and block sizes are.
+The `gguf` package's own reader is not used for files of strangers: it trusts every count and length, and
+makes a numpy array for each string (3 s for a vocabulary of 49,152, against 0.05 s here). Its tables of
+types and block sizes are.
 """
 
 import math
@@ -50,7 +51,7 @@ class GGUFFile:
     """Metadata and tensors of one file."""
 
     def __init__(self, path: Path) -> None:
-        """Raises CheckpointError, one line, for anything that is not a whole GGUF file of this machine's byte order."""
+        """Raises CheckpointError, one line, for anything that is not a whole little-endian GGUF file."""
         self.path = path
         try:
             with path.open("rb") as file:

@@ -1,8 +1,9 @@
 """From the tensors of a GGUF file to those of the module, by transformers' and gguf's tables.
 
-llama.cpp stores some tensors otherwise than the module has them: rows of q and k permuted, norms off by one, experts apart.
-transformers has a processor per architecture that undoes it on float arrays. Where a processor only moves whole rows,
-which is found by running it on row numbers, rows of quantized blocks are moved instead and keep their bits.
+llama.cpp stores some tensors otherwise than the module has them: rows of q and k permuted, norms off by
+one, experts apart. transformers has a processor per architecture that undoes it on float arrays. Where a
+processor only moves whole rows, which is found by running it on row numbers, rows of quantized blocks are
+moved instead and keep their bits.
 """
 
 from collections.abc import Callable
@@ -94,7 +95,8 @@ class ProcessorNames:
 class _Outline:
     """What the table of names asks of a module: its tensors and those of its base model.
 
-    Given the module itself it builds the table again for each of several hundred submodules, 4 s for 30 layers.
+    Given the module itself it builds the table again for each of several hundred submodules, 4 s for 30
+    layers.
     """
 
     def __init__(self, model: torch.nn.Module, *, base: bool = True) -> None:

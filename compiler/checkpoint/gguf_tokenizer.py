@@ -1,4 +1,4 @@
-"""tokenizer.json and its companions from the metadata of a GGUF file: vocabulary, merges, token types, pre-tokenizer."""
+"""tokenizer.json and its companions from a GGUF file's vocabulary, merges, token types and pre-tokenizer."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ SPACE = "▁"  # a space in a sentencepiece vocabulary
 
 
 def gguf_tokenizer_files(file: GGUFFile) -> dict[str, bytes]:
-    """Raises CheckpointError for a vocabulary that does not fit together, UnsupportedError for a kind that is not known."""
+    """Raises CheckpointError where the vocabulary does not fit, UnsupportedError for an unknown kind."""
     vocabulary = Vocabulary(file)
     tokenizer = vocabulary.tokenizer_json()
     files = {
@@ -58,12 +58,13 @@ class Vocabulary:
             self.pre = self._pre_tokenizer()
         elif self.model != "llama":
             raise UnsupportedError(
-                f"{self.path}: a vocabulary of kind {self.model!r}; only gpt2 (byte-level BPE) and llama (sentencepiece) are read"
+                f"{self.path}: a vocabulary of kind {self.model!r}; "
+                "only gpt2 (byte-level BPE) and llama (sentencepiece) are read"
             )
 
     def token_id(self, role: str) -> int | None:
         """The id of "bos", "eos", "eot", "eom", "unknown" or "padding", where the file gives one."""
-        value = self._get(f"{role}_token_id", int, None)
+        value: int | None = self._get(f"{role}_token_id", int, None)
         if value is not None and not 0 <= value < len(self.tokens):
             raise CheckpointError(
                 f"{self.path}: {role}_token_id is {value}, the vocabulary has {len(self.tokens)}"
@@ -225,7 +226,8 @@ class Vocabulary:
         name = self._get("pre", str, "gpt-2")
         if name not in PRE_TOKENIZERS:
             raise UnsupportedError(
-                f"{self.path}: pre-tokenizer {name!r} is not known; give the safetensors checkpoint, which carries its tokenizer"
+                f"{self.path}: pre-tokenizer {name!r} is not known; "
+                "give the safetensors checkpoint, which carries its tokenizer"
             )
         return PRE_TOKENIZERS[name]
 

@@ -50,7 +50,8 @@ def _snapshot(model: str, wanted: list[str]) -> Path:
         )
     except GatedRepoError as error:
         raise CheckpointError(
-            f"{model}: its owner asks for consent; accept the terms on {constants.ENDPOINT}/{model} and run `hf auth login`"
+            f"{model}: its owner asks for consent; "
+            f"accept the terms on {constants.ENDPOINT}/{model} and run `hf auth login`"
         ) from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(
@@ -58,7 +59,7 @@ def _snapshot(model: str, wanted: list[str]) -> Path:
         ) from error
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"{model}: not a folder here, not in the hub's cache, and {constants.ENDPOINT} cannot be reached; "
+            f"{model}: not a folder here nor in the hub's cache, and {constants.ENDPOINT} cannot be reached; "
             "give a local directory, a .gguf file, or smollm2-135m"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """How the byte-level vocabularies of GGUF files cut text before merging, by their `tokenizer.ggml.pre`.
 
-Each row follows the tokenizer.json of the models that llama.cpp gives the name to; a name that is not here is refused, for a
-wrong cut gives wrong tokens without any sign of it.
+Each row follows the tokenizer.json of the models that llama.cpp gives the name to; a name that is not here
+is refused, for a wrong cut gives wrong tokens without any sign of it.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,10 @@ GPT4O = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTION}|"
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTION}|\p{{N}}{{1,3}}|{_SLASH_TAIL}"
 )
-TEKKEN = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}|{_SLASH_TAIL}"
+TEKKEN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|"
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}|{_SLASH_TAIL}"
+)
 DEEPSEEK3 = (
     r"\p{N}{1,3}",
     r"[一-龥぀-ゟ゠-ヿ]+",

@@ -15,7 +15,7 @@ INITIALIZER_RANGE = 0.02  # where the config has none
 
 
 class RandomCheckpoint:
-    """Each tensor is drawn when it is read, from a generator seeded by its name: the same values at every read."""
+    """Each tensor is drawn when it is read, from a generator seeded by its name: always the same."""
 
     quantization = "none"
 

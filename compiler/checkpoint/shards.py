@@ -35,6 +35,7 @@ class Shards:
         return self._files[key].get_tensor(key)  # type: ignore[no-any-return]
 
     def _open(self, path: Path, expected: set[str]) -> None:
+        file: Any
         try:
             file = safe_open(path, framework="pt", device="cpu")
             keys = list(file.keys())
@@ -75,7 +76,8 @@ def _shard_paths(directory: Path) -> dict[Path, set[str]]:
             paths.setdefault(directory / name, set()).add(key)
         if missing := sorted(path.name for path in paths if not path.is_file()):
             raise CheckpointError(
-                f"{directory}: {len(missing)} of {len(paths)} shards missing, first {missing[0]}; download the model again"
+                f"{directory}: {len(missing)} of {len(paths)} shards missing, first {missing[0]}; "
+                "download the model again"
             )
         return paths
     if (directory / SINGLE).is_file():

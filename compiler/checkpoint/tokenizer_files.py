@@ -16,7 +16,7 @@ OLDER_FORMATS = ("tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 
 
 def read_tokenizer_files(directory: Path) -> dict[str, bytes]:
-    """The files that exist; a vocabulary of an older format is converted, a template in a config becomes a file."""
+    """The files that exist; an older vocabulary is converted, a template in a config becomes a file."""
     files = {
         name: (directory / name).read_bytes() for name in TOKENIZER_FILES if (directory / name).is_file()
     }
