@@ -1,0 +1,203 @@
+"""`pagedc serve`, `pagedc chat` and `pagedc inspect`: words to checked options.
+
+What does the work is imported when its command was chosen. A package's own launcher runs
+`python -m pagedc.runtime.cli serve PACKAGE …`.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pagedc.runtime.errors import PagedcError
+
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0 done, 1 failed, 2 usage, 4 the package cannot be opened, 130 interrupted.
+    """
+    try:
+        options = make_parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has said why
+        return int(stop.code or 0)
+    try:
+        return _COMMANDS[options.command](options)
+    except PagedcError as error:
+        print(f"pagedc {options.command}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The words that each command takes."""
+    parser = argparse.ArgumentParser(prog="pagedc", description="Serve, talk to and look into packages.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="serve a package over the OpenAI HTTP API"))
+    _add_chat(commands.add_parser("chat", help="talk to a package or a server in the terminal"))
+    _add_inspect(commands.add_parser("inspect", help="say what is in a package"))
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("package", type=Path, metavar="PACKAGE", help="directory that `pagedc compile` made")
+    listen = parser.add_argument_group("listening")
+    listen.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
+    listen.add_argument(
+        "--port", type=_integer(0, 65535), default=8000, help="0 takes a free one (default: %(default)s)"
+    )
+    listen.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="keys that clients must send, one a line"
+    )
+    listen.add_argument(
+        "--allow-origin",
+        default="",
+        metavar="ORIGIN",
+        help="origin of web pages that may ask (default: none)",
+    )
+    listen.add_argument(
+        "--served-model-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name in the API; may be repeated",
+    )
+    engine = parser.add_argument_group("engine")
+    _add_engine_options(engine)
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--max-waiting",
+        type=_integer(0, 10**6),
+        default=256,
+        metavar="N",
+        help="sequences that may wait before 429",
+    )
+    limits.add_argument(
+        "--max-connections",
+        type=_integer(1, 10**6),
+        default=1024,
+        metavar="N",
+        help="open connections before 503",
+    )
+    limits.add_argument(
+        "--max-body-size", type=_bytes, default=4 << 20, metavar="SIZE", help="of a request (default: 4MiB)"
+    )
+    limits.add_argument(
+        "--drain-timeout", type=_seconds, default=30.0, metavar="S", help="for running requests after SIGTERM"
+    )
+    log = parser.add_argument_group("log")
+    log.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    log.add_argument("--log-format", choices=("text", "json"), default="text")
+
+
+def _add_engine_options(group: "argparse._ArgumentGroup | argparse.ArgumentParser") -> None:
+    group.add_argument(
+        "--memory", type=_bytes, metavar="SIZE", help="for weights, activations and KV cache, like 8GiB"
+    )
+    group.add_argument(
+        "--threads", type=_integer(1, 4096), metavar="N", help="default: the cores of this process"
+    )
+    group.add_argument("--max-num-seqs", type=_integer(1, 65536), metavar="N", help="sequences in one step")
+    group.add_argument(
+        "--max-num-batched-tokens", type=_integer(1, 1 << 20), metavar="N", help="tokens in one step"
+    )
+    group.add_argument(
+        "--max-model-len", type=_integer(1, 1 << 30), metavar="N", help="tokens of prompt and answer"
+    )
+    group.add_argument(
+        "--no-prefix-cache", action="store_true", help="never reuse the KV cache of an equal prefix"
+    )
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="PACKAGE|URL", help="a package, or the address of a server")
+    parser.add_argument("--system", metavar="TEXT", help="the system's message")
+    parser.add_argument("--temperature", type=_number(0, 100), help="0 = always the likeliest token")
+    parser.add_argument("--max-tokens", type=_integer(1, 1 << 30), metavar="N", help="of one answer")
+    parser.add_argument("--seed", type=_integer(-(2**63), 2**63 - 1), help="the same answers again")
+    parser.add_argument("--model", metavar="NAME", help="at a URL: which model (default: the first)")
+    parser.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="at a URL: its first line is the key"
+    )
+    _add_engine_options(parser.add_argument_group("engine, for a PACKAGE"))
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("package", type=Path, metavar="PACKAGE", help="directory that `pagedc compile` made")
+    parser.add_argument("--json", action="store_true", help="for a machine")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from pagedc.runtime.serve import serve
+
+    return serve(options)
+
+
+def _chat(options: argparse.Namespace) -> int:
+    from pagedc.runtime.chat import chat
+
+    return chat(options)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from pagedc.runtime.inspect_package import inspect_package
+
+    return inspect_package(options.package, as_json=options.json)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "serve": _serve,
+    "chat": _chat,
+    "inspect": _inspect,
+}
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d{1,19}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+_seconds = _number(0, 86400)
+
+
+def _bytes(text: str) -> int:
+    """Bytes of "8GiB", "500MB" or "123456"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
+    if match is None or match[2] == "i" or (size := int(float(match[1]) * _UNITS[match[2]])) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 8GiB or 500MB")
+    return size
+
+
+if __name__ == "__main__":
+    sys.exit(main())

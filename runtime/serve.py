@@ -1,0 +1,79 @@
+"""`pagedc serve`: the engine's process starts first and opens the package while the server imports itself."""
+
+import argparse
+import json
+import logging
+import sys
+from time import perf_counter
+
+from pagedc.runtime.async_engine import AsyncEngine
+from pagedc.runtime.config import EngineOptions
+from pagedc.runtime.package import Package
+from pagedc.runtime.server.auth import ApiKeys, read_api_keys
+from pagedc.runtime.server.limits import Limits
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve until a signal; returns the exit code. Raises PagedcError when the server cannot start."""
+    began = perf_counter()
+    set_up_logging(options.log_level, options.log_format)
+    keys = read_api_keys(options.api_key_file) if options.api_key_file else ApiKeys([])
+    limits = Limits(
+        max_waiting=options.max_waiting,
+        max_connections=options.max_connections,
+        max_body_bytes=options.max_body_size,
+        drain_timeout=options.drain_timeout,
+    )
+    package = Package.open(options.package)
+    boot = {"check": perf_counter() - began}
+    engine = AsyncEngine(options.package, engine_options(options))
+    engine.spawn()
+
+    # Imported only now: the engine's process does its own imports meanwhile.
+    from pagedc.runtime.server.launch import ListenOptions, run_server
+    from pagedc.runtime.server.served_model import open_served_model
+
+    listen = ListenOptions(
+        host=options.host, port=options.port, keys=keys, limits=limits, allow_origin=options.allow_origin
+    )
+    imported = perf_counter()
+    boot["imports"] = imported - began - boot["check"]
+    model = open_served_model(package, tuple(options.served_model_name), options.max_model_len)
+    boot["tokenizer"] = perf_counter() - imported
+    return run_server(engine, model, listen, boot)
+
+
+def engine_options(options: argparse.Namespace) -> EngineOptions:
+    """What of the command line is the engine's."""
+    return EngineOptions(
+        memory=options.memory,
+        num_threads=options.threads,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        max_model_len=options.max_model_len,
+        prefix_cache=not options.no_prefix_cache,
+    )
+
+
+def set_up_logging(level: str, form: str) -> None:
+    """One line an event on stderr, as text or as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    if form == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object a line."""
+        entry = {
+            "time": round(record.created, 6),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["trace"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)

@@ -1,0 +1,168 @@
+"""What every route does: check the key, bound the body, give errors one form, notice a client that leaves."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from pagedc.runtime.errors import PagedcError
+from pagedc.runtime.server.failures import Failure, failure_of, status_failure
+from pagedc.runtime.server.json_body import decode_body
+from pagedc.runtime.server.state import ServerState
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Bytes of a refused body that are read and dropped: a client that writes first gets to read its error.
+MAX_DISCARD = 64 << 20
+# Paths that orchestrators ask, who hold no key.
+OPEN_PATHS = ("/health", "/ready")
+CLIENT_CLOSED = 499  # nginx's number, for the log alone: nobody is left to read it
+
+
+@stream_request_body
+class BaseHandler(RequestHandler):
+    """A route; the state of the server is handed in by the application."""
+
+    state: ServerState
+    allowed_methods: tuple[str, ...] = ("GET", "HEAD")
+
+    def initialize(self, state: ServerState) -> None:
+        """Called by Tornado with what the route was registered with."""
+        self.state = state
+        self._body = bytearray()
+        self._num_body_bytes = 0
+        self._refused: Failure | None = None
+        self._work: asyncio.Task[Any] | None = None
+
+    def set_default_headers(self) -> None:
+        """Say nothing of versions; allow another origin where the operator named one."""
+        self.set_header("Server", "pagedc")
+        state = self.application.settings["state"]
+        if state.allow_origin:
+            self.set_header("Access-Control-Allow-Origin", state.allow_origin)
+            self.set_header("Vary", "Origin")
+
+    def compute_etag(self) -> str | None:
+        """No answer is worth caching."""
+        return None
+
+    def prepare(self) -> None:
+        """Refuse by the head alone what can be: a wrong key, a body too large or compressed."""
+        if self.request.method == "OPTIONS" and self.state.allow_origin:
+            return
+        if self.request.path not in OPEN_PATHS:
+            self.state.keys.check(self.request.headers.get_list("Authorization"))
+        if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise HTTPError(415)
+        limit = self.state.limits.max_body_bytes
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limit):
+            self._refused = status_failure(413, f"The body has {length[:20]} bytes; {limit} are allowed.")
+            self._refused.headers["Connection"] = "close"
+            if len(length) > 18 or int(length) > MAX_DISCARD or "Expect" in self.request.headers:
+                self._finish_failure(self._refused)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Collect the body up to its bound, then drop it up to another, then hang up."""
+        self._num_body_bytes += len(chunk)
+        if self._num_body_bytes <= self.state.limits.max_body_bytes:
+            self._body += chunk
+            return
+        if self._refused is None:
+            limit = self.state.limits.max_body_bytes
+            self._refused = status_failure(413, f"The body has more than {limit} bytes.")
+            self._refused.headers["Connection"] = "close"
+        if self._num_body_bytes > MAX_DISCARD and not self._finished:
+            self._finish_failure(self._refused)
+
+    def options(self, *args: str) -> None:
+        """A browser's question before it asks from another origin; 405 unless the operator named one."""
+        if not self.state.allow_origin:
+            raise HTTPError(405)
+        self.set_header("Access-Control-Allow-Methods", ", ".join(self.allowed_methods))
+        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        self.set_status(204)
+
+    def json_body(self, type_: type[T]) -> T:
+        """The body as a struct; raises RequestError, or HTTPError for a body that is refused as a whole."""
+        if self._refused is not None:
+            raise HTTPError(413)
+        media_type = self.request.headers.get("Content-Type", "").split(";", 1)[0].strip().lower()
+        if (
+            media_type != "application/json"
+        ):  # also what keeps web pages from posting here without being asked
+            raise HTTPError(415)
+        body, self._body = bytes(self._body), bytearray()
+        return decode_body(body, type_)
+
+    def send_json(self, value: Any) -> None:
+        """Answer with a struct or plain data."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(msgspec.json.encode(value))
+
+    async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the request's work; cancel it when the client leaves."""
+        self._work = asyncio.ensure_future(work)
+        try:
+            await self._work
+        except asyncio.CancelledError:
+            if not self._work.cancelled() or not self.is_gone:
+                raise
+            self.set_status(CLIENT_CLOSED)
+        except StreamClosedError:
+            self.set_status(CLIENT_CLOSED)
+        finally:
+            self._work = None
+
+    is_gone = False
+
+    def on_connection_close(self) -> None:
+        """The client left before its answer was whole."""
+        super().on_connection_close()
+        self.is_gone = True
+        if self._work is not None:
+            self._work.cancel()
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Tornado's way to say that something was raised: here errors get their body."""
+        exc_info = kwargs.get("exc_info")
+        failure = failure_of(exc_info[1]) if exc_info else status_failure(status_code)
+        if self._refused is not None and failure.status == 413:
+            failure = self._refused
+        self._finish_failure(failure)
+
+    def _finish_failure(self, failure: Failure) -> None:
+        self.state.metrics.rejected[str(failure.status)] += 1
+        self.set_status(failure.status)
+        self.set_header("Content-Type", "application/json")
+        for name, value in failure.headers.items():
+            self.set_header(name, value)
+        if failure.status == 405:
+            self.set_header("Allow", ", ".join(self.allowed_methods))
+        self.finish(failure.encode())
+
+    def log_exception(self, *exc_info: Any) -> None:
+        """Errors of clients are no news; ours are, with their trace in the log alone."""
+        error = exc_info[1]
+        if isinstance(error, HTTPError | PagedcError) and getattr(error, "status", 400) != 500:
+            logger.debug("%s %s: %s", self.request.method, self.request.path, error)
+        elif isinstance(error, PagedcError):
+            logger.error("%s %s: %s", self.request.method, self.request.path, error)
+        else:
+            logger.error("%s %s failed", self.request.method, self.request.path, exc_info=exc_info)
+
+
+class UnknownRouteHandler(BaseHandler):
+    """Every path that is no route."""
+
+    def prepare(self) -> None:
+        """The key first: without one nobody learns which routes there are."""
+        super().prepare()
+        if not self._finished:
+            raise HTTPError(404)

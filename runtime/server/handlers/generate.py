@@ -1,0 +1,197 @@
+"""POST /v1/completions and /v1/chat/completions: from a body to an answer, whole or as a stream."""
+
+import secrets
+from contextlib import aclosing
+from time import perf_counter, time
+from typing import ClassVar
+
+from tornado.iostream import StreamClosedError
+
+from pagedc.runtime.sampling_params import SamplingParams
+from pagedc.runtime.server.answers import Answer
+from pagedc.runtime.server.chat_answer import ChatAnswer
+from pagedc.runtime.server.completion_answer import CompletionAnswer
+from pagedc.runtime.server.failures import failure_of
+from pagedc.runtime.server.generation import Generation
+from pagedc.runtime.server.handlers.base import BaseHandler
+from pagedc.runtime.server.prompts import Prompt, chat_prompt, completion_prompts
+from pagedc.runtime.server.protocol import ChatCompletionRequest, CompletionRequest, GenerationRequest
+from pagedc.runtime.server.sse import EventStream, sse_event
+from pagedc.runtime.server.validation import (
+    DEFAULT_COMPLETION_TOKENS,
+    check_chat,
+    check_completion,
+    check_model,
+    invalid,
+    room_for,
+    sampling_params,
+    unsupported,
+)
+
+
+class GenerateHandler(BaseHandler):
+    """What both endpoints share; a subclass reads the request and names the answer."""
+
+    allowed_methods = ("POST",)
+    id_prefix: ClassVar[str]
+    answer_type: ClassVar[type[Answer]]
+
+    async def post(self) -> None:
+        """Answer, unless the client leaves before."""
+        await self.while_connected(self._serve())
+
+    def read(self) -> GenerationRequest:
+        """The checked body."""
+        raise NotImplementedError
+
+    def num_sequences(self, request: GenerationRequest) -> int:
+        """How many sequences a request asks for, before its prompts are tokenized."""
+        return request.n or 1
+
+    async def prompts(self, request: GenerationRequest) -> list[Prompt]:
+        """The request's prompts."""
+        raise NotImplementedError
+
+    def params(self, request: GenerationRequest, num_prompt_tokens: int) -> SamplingParams:
+        """How its tokens are chosen; `num_prompt_tokens` of the longest prompt."""
+        raise NotImplementedError
+
+    async def _serve(self) -> None:
+        arrived = perf_counter()
+        request = self.read()
+        state = self.state
+        with state.admit(self.num_sequences(request)):
+            await state.wait_started()
+            prompts = await self.prompts(request)
+            params = self.params(request, max(len(prompt.token_ids) for prompt in prompts))
+            response_id = self.id_prefix + secrets.token_hex(16)
+            generation = Generation(
+                state,
+                response_id,
+                prompts,
+                params,
+                priority=request.priority or 0,
+                cache_salt=request.cache_salt or "",
+                skip_special_tokens=request.skip_special_tokens is not False,
+                logprobs_of_stop_token=bool(request.return_token_ids),
+                arrived=arrived,
+            )
+            answer = self.answer_type(response_id, int(time()), request, generation, state.model)
+            try:
+                if request.stream:
+                    await self._stream(generation, answer)
+                else:
+                    await self._collect(generation, answer)
+            finally:
+                generation.close()
+
+    async def _collect(self, generation: Generation, answer: Answer) -> None:
+        async with aclosing(generation.events()) as events:
+            async for event in events:
+                if (delta := generation.apply(event)) is not None:
+                    answer.collect(delta)
+        self.send_json(answer.response())
+
+    async def _stream(self, generation: Generation, answer: Answer) -> None:
+        stream = EventStream(self, self.state.limits.write_timeout)
+        try:
+            async with aclosing(generation.events()) as events:
+                async for event in events:
+                    if (delta := generation.apply(event)) is not None and (data := answer.stream(delta)):
+                        await stream.send(data)
+            await stream.send(answer.stream_end())
+        except StreamClosedError:
+            raise
+        except Exception as error:
+            if not stream.is_started:
+                raise
+            # The status is out: the error is the last event, and no [DONE] follows.
+            self.log_exception(type(error), error, error.__traceback__)
+            failure = failure_of(error)
+            self.state.metrics.rejected[str(failure.status)] += 1
+            await stream.send(sse_event(failure.body))
+        await self.finish()
+
+
+class CompletionsHandler(GenerateHandler):
+    """POST /v1/completions."""
+
+    id_prefix = "cmpl-"
+    answer_type = CompletionAnswer
+
+    def read(self) -> CompletionRequest:
+        """The checked body."""
+        request = self.json_body(CompletionRequest)
+        check_model(request.model, self.state.model.names)
+        check_completion(request, self.state.limits)
+        if (count := self.num_sequences(request)) > self.state.limits.max_sequences:
+            raise invalid("n", f"prompts times n is {count}, above {self.state.limits.max_sequences}")
+        return request
+
+    def num_sequences(self, request: GenerationRequest) -> int:
+        """Prompts times n."""
+        assert isinstance(request, CompletionRequest)
+        prompt = request.prompt
+        is_one = isinstance(prompt, str) or (bool(prompt) and isinstance(prompt[0], int))
+        return (request.n or 1) * (1 if is_one else len(prompt))
+
+    async def prompts(self, request: GenerationRequest) -> list[Prompt]:
+        """Texts are tokenized, token ids checked."""
+        assert isinstance(request, CompletionRequest)
+        return await completion_prompts(
+            request.prompt,
+            self.state.model,
+            self.state.limits,
+            add_special_tokens=request.add_special_tokens is not False,
+        )
+
+    def params(self, request: GenerationRequest, num_prompt_tokens: int) -> SamplingParams:
+        """Sixteen tokens where no number is given; with echo and logprobs, the prompt's logprobs too."""
+        assert isinstance(request, CompletionRequest)
+        asked = 1 if request.max_tokens == 0 else request.max_tokens
+        echoed = request.logprobs if request.echo else None
+        wanted = [count for count in (echoed, request.prompt_logprobs) if count is not None]
+        return sampling_params(
+            request,
+            self.state.model.default_sampling,
+            max_tokens=room_for(
+                num_prompt_tokens, asked, DEFAULT_COMPLETION_TOKENS, self.state.max_model_len
+            ),
+            logprobs=request.logprobs,
+            prompt_logprobs=max(wanted, default=None),
+            vocab_size=self.state.model.vocab_size,
+        )
+
+
+class ChatCompletionsHandler(GenerateHandler):
+    """POST /v1/chat/completions."""
+
+    id_prefix = "chatcmpl-"
+    answer_type = ChatAnswer
+
+    def read(self) -> ChatCompletionRequest:
+        """The checked body."""
+        request = self.json_body(ChatCompletionRequest)
+        check_model(request.model, self.state.model.names)
+        check_chat(request, self.state.limits)
+        if request.add_special_tokens:
+            raise unsupported("add_special_tokens", "the chat template writes its own")
+        return request
+
+    async def prompts(self, request: GenerationRequest) -> list[Prompt]:
+        """The one conversation."""
+        assert isinstance(request, ChatCompletionRequest)
+        return [await chat_prompt(request, request.messages, self.state.model, self.state.limits)]
+
+    def params(self, request: GenerationRequest, num_prompt_tokens: int) -> SamplingParams:
+        """All the room that the context has where no number is given."""
+        assert isinstance(request, ChatCompletionRequest)
+        asked = request.max_tokens if request.max_tokens is not None else request.max_completion_tokens
+        return sampling_params(
+            request,
+            self.state.model.default_sampling,
+            max_tokens=room_for(num_prompt_tokens, asked, None, self.state.max_model_len),
+            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+            prompt_logprobs=request.prompt_logprobs,
+            vocab_size=self.state.model.vocab_size,
+        )

@@ -1,0 +1,149 @@
+"""Run one server from bind to exit: listen at once, become ready with the engine, drain on SIGTERM."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from tornado.netutil import bind_sockets
+
+from pagedc.runtime.errors import UsageError
+from pagedc.runtime.metrics import Metrics
+from pagedc.runtime.server.app import BoundedServer
+from pagedc.runtime.server.auth import ApiKeys
+from pagedc.runtime.server.limits import Limits
+from pagedc.runtime.server.served_model import ServedModel
+from pagedc.runtime.server.state import Engine, ServerState
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+LAST_WORDS = 2.0  # seconds for streams to write why they end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenOptions:
+    """Where to listen and who may ask."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000  # 0 = any free one
+    keys: ApiKeys = field(default_factory=lambda: ApiKeys([]))
+    limits: Limits = field(default_factory=Limits)
+    allow_origin: str = ""
+
+
+def run_server(
+    engine: Engine, model: ServedModel, options: ListenOptions, boot: dict[str, float] | None = None
+) -> int:
+    """Serve until a signal; returns the exit code. `boot` has the seconds of the phases before, by name.
+
+    Raises UsageError when it cannot listen, and what kept the engine from starting.
+    """
+    return asyncio.run(_serve(engine, model, options, dict(boot or {})))
+
+
+async def _serve(engine: Engine, model: ServedModel, options: ListenOptions, boot: dict[str, float]) -> int:
+    began = perf_counter()
+    metrics = Metrics(model.name)
+    state = ServerState(
+        engine,
+        model,
+        limits=options.limits,
+        keys=options.keys,
+        metrics=metrics,
+        allow_origin=options.allow_origin,
+    )
+    signals = _Signals(asyncio.get_running_loop())
+    server = BoundedServer.of(state)
+    try:
+        sockets = _bind(options)
+        server.add_sockets(sockets)
+        for url in _urls(sockets):
+            logger.info("Listening on %s", url)
+        starting = asyncio.ensure_future(state.start_engine())
+        await signals.unless(starting)
+        if starting.done():
+            ready = starting.result()
+            metrics.boot_seconds |= {**boot, "engine": perf_counter() - began, "package": ready.load_seconds}
+            logger.info(
+                "%s is ready in %.2f s: %d blocks, %d sequences, context %d",
+                model.name,
+                sum(boot.values()) + metrics.boot_seconds["engine"],
+                ready.num_blocks,
+                ready.max_num_seqs,
+                state.max_model_len,
+            )
+        else:
+            starting.cancel()
+        await signals.wait()
+        await _drain(state, signals)
+        return INTERRUPTED if signals.is_interrupt else 0
+    finally:
+        server.stop()
+        await engine.close()
+        await state.wait_idle(LAST_WORDS)
+        await server.close_all_connections()
+        if model.chat_template is not None:
+            model.chat_template.close()
+
+
+async def _drain(state: ServerState, signals: "_Signals") -> None:
+    state.is_draining = True
+    if signals.is_interrupt:
+        return
+    timeout = state.limits.drain_timeout
+    logger.info("Draining: %d requests have up to %g s", state.metrics.num_http_requests, timeout)
+    idle = asyncio.ensure_future(state.wait_idle(timeout))
+    await signals.unless(idle, interrupt_only=True)
+    if not idle.done():
+        idle.cancel()
+    elif not idle.result():
+        logger.warning("%d requests did not end in time and are aborted", state.metrics.num_http_requests)
+
+
+class _Signals:
+    """SIGTERM asks to drain, SIGINT to stop, a second SIGINT to be gone at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.is_interrupt = False
+        self._any = asyncio.Event()
+        self._interrupt = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, self._any.set)
+        loop.add_signal_handler(signal.SIGINT, self._on_interrupt)
+
+    def _on_interrupt(self) -> None:
+        if self.is_interrupt:
+            os._exit(INTERRUPTED)
+        self.is_interrupt = True
+        self._any.set()
+        self._interrupt.set()
+
+    async def wait(self) -> None:
+        """Until a signal came."""
+        await self._any.wait()
+
+    async def unless(self, future: "asyncio.Future[Any]", *, interrupt_only: bool = False) -> None:
+        """Until a future is done or a signal came."""
+        event = self._interrupt if interrupt_only else self._any
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
+        await asyncio.wait({future, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+
+def _bind(options: ListenOptions) -> list[socket.socket]:
+    try:
+        return bind_sockets(options.port, address=options.host, backlog=512)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no address"
+        raise UsageError(f"cannot listen on {options.host}:{options.port}: {reason}") from None
+
+
+def _urls(sockets: list[socket.socket]) -> list[str]:
+    names = [sock.getsockname() for sock in sockets]
+    return [
+        f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}" for name in names
+    ]

@@ -1,0 +1,64 @@
+"""The model that is served, as the HTTP side needs it: names, sizes, tokenizer, chat template, defaults."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pagedc.runtime.chat_template import ChatTemplate
+from pagedc.runtime.errors import PackageError
+from pagedc.runtime.manifest import manifest_path
+from pagedc.runtime.package import Package
+from pagedc.runtime.tokenizer import Tokenizer
+
+# What of generation_config.json a request's own fields override.
+_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+@dataclass(slots=True, kw_only=True)
+class ServedModel:
+    """One opened package as the server sees it."""
+
+    names: tuple[str, ...]  # the first stands in answers
+    max_model_len: int
+    vocab_size: int
+    fingerprint: str
+    created: int  # Unix seconds
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    default_sampling: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What answers call the model."""
+        return self.names[0]
+
+
+def open_served_model(package: Package, names: tuple[str, ...], max_model_len: int | None) -> ServedModel:
+    """Read what the HTTP side needs of a package."""
+    path = manifest_path(package.path)
+    model = package.manifest.model
+    limit = package.manifest.limits.max_model_len
+    return ServedModel(
+        names=names or (model.name,),
+        max_model_len=min(limit, max_model_len or limit),
+        vocab_size=model.vocab_size,
+        fingerprint="fp_" + hashlib.sha256(path.read_bytes()).hexdigest()[:12],
+        created=int(path.stat().st_mtime),
+        tokenizer=Tokenizer(package.tokenizer_path),
+        chat_template=ChatTemplate.open(package.tokenizer_path),
+        default_sampling=_default_sampling(package.tokenizer_path),
+    )
+
+
+def _default_sampling(directory: Path) -> dict[str, float]:
+    path = directory / "generation_config.json"
+    if not path.exists():
+        return {}
+    try:
+        config: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise PackageError(f"{path.name} of the package is not JSON; compile the package again") from None
+    return {name: config[name] for name in _DEFAULTS if isinstance(config.get(name), int | float)}

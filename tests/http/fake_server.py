@@ -1,0 +1,50 @@
+"""A server process over the fake engine: `python fake_server.py TOKENIZER_DIR '{"delay": 0.01, …}'`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_engine import MAX_MODEL_LEN, VOCAB_SIZE, FakeEngine
+
+from pagedc.runtime.chat_template import ChatTemplate
+from pagedc.runtime.errors import PagedcError
+from pagedc.runtime.serve import set_up_logging
+from pagedc.runtime.server.auth import ApiKeys, read_api_keys
+from pagedc.runtime.server.launch import ListenOptions, run_server
+from pagedc.runtime.server.limits import Limits
+from pagedc.runtime.server.served_model import ServedModel
+from pagedc.runtime.tokenizer import Tokenizer
+
+
+def main(directory: Path, settings: dict[str, Any]) -> int:
+    """Serve until a signal."""
+    set_up_logging("debug", "text")
+    model = ServedModel(
+        names=("fake", "alias"),
+        max_model_len=MAX_MODEL_LEN,
+        vocab_size=VOCAB_SIZE,
+        fingerprint="fp_0123456789ab",
+        created=1,
+        tokenizer=Tokenizer(directory),
+        chat_template=ChatTemplate.open(directory),
+    )
+    key_file = settings.get("key_file")
+    options = ListenOptions(
+        port=0,
+        keys=read_api_keys(Path(key_file)) if key_file else ApiKeys([]),
+        limits=Limits(**settings.get("limits", {})),
+        allow_origin=settings.get("allow_origin", ""),
+    )
+    engine = FakeEngine(**settings.get("engine", {}))
+    try:
+        return run_server(engine, model, options)
+    except PagedcError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), json.loads(sys.argv[2])))
