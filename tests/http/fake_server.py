@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fake_engine import MAX_MODEL_LEN, VOCAB_SIZE, FakeEngine
+from tests.http.fake_engine import MAX_MODEL_LEN, VOCAB_SIZE, FakeEngine
 
 from pagedc.runtime.chat_template import ChatTemplate
 from pagedc.runtime.errors import PagedcError
