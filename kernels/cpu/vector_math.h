@@ -115,7 +115,7 @@ PAGEDC_INLINE float log1p(float x) {
 // log(1 + e^x), <= 2 ulp
 PAGEDC_INLINE float softplus(float x) {
   const float magnitude = __builtin_fabsf(x);
-  return (x > 0.0f ? x : x - x) + log1p(exp(-magnitude));  // x - x: a NaN stays one
+  return (x <= 0.0f ? 0.0f : x) + log1p(exp(-magnitude));  // a NaN is not <= 0, and stays one
 }
 
 // <= 2.5 ulp

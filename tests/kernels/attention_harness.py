@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-
-from pagedc.kernels.reference.attention import BLOCK_SIZE, AttentionConfig
 from tests.kernels.abi import PagedcBatch, aligned_zeros, make_batch, pointer
 from tests.kernels.harness import compile_harness
+
+from pagedc.kernels.reference.attention import BLOCK_SIZE, AttentionConfig
 
 Float32 = npt.NDArray[np.float32]
 Chunk = tuple[int, int, int]  # sequence, first position, end position
@@ -44,10 +44,12 @@ extern "C" void* make_team(int size) { return new Team(size); }
 extern "C" void free_team(void* team) { delete static_cast<Team*>(team); }
 
 template <class Config, class KV>
-void run(void* team, const pagedc_batch* batch, const float* q, int64_t ldq, const float* k, int64_t ldk, const float* v,
-         int64_t ldv, const float* sinks, const float* slopes, void* cache, void* scratch, float* out, int64_t ldo) {
+void run(void* team, const pagedc_batch* batch, const float* q, int64_t ldq, const float* k, int64_t ldk,
+         const float* v, int64_t ldv, const float* sinks, const float* slopes, void* cache, void* scratch,
+         float* out, int64_t ldo) {
   static_cast<Team*>(team)->run([&](Worker& worker) {
-    attention<Config, KV, float>(worker, *batch, q, ldq, k, ldk, v, ldv, sinks, cache, scratch, out, ldo, slopes);
+    attention<Config, KV, float>(worker, *batch, q, ldq, k, ldk, v, ldv, sinks, cache, scratch, out, ldo,
+                                 slopes);
   });
 }
 """
@@ -62,8 +64,9 @@ struct Config{index} {{
 extern "C" size_t block_bytes_{index}() {{ return kv_bytes_per_block<Config{index}, {kv}>(); }}
 extern "C" size_t scratch_bytes_{index}(int n) {{ return attention_scratch_bytes<Config{index}, {kv}>(n); }}
 extern "C" void run_{index}(
-    void* team, const pagedc_batch* batch, const float* q, int64_t ldq, const float* k, int64_t ldk, const float* v,
-    int64_t ldv, const float* sinks, const float* slopes, void* cache, void* scratch, float* out, int64_t ldo) {{
+    void* team, const pagedc_batch* batch, const float* q, int64_t ldq, const float* k, int64_t ldk,
+    const float* v, int64_t ldv, const float* sinks, const float* slopes, void* cache, void* scratch,
+    float* out, int64_t ldo) {{
   run<Config{index}, {kv}>(team, batch, q, ldq, k, ldk, v, ldv, sinks, slopes, cache, scratch, out, ldo);
 }}
 """
@@ -115,7 +118,10 @@ def run_steps(
     slopes: Float32 | None = None,
     seed: int = 0,
 ) -> list[Float32]:
-    """Run the steps over a cache full of stale values; every token's output, [num_tokens, num_heads, v_head_dim]."""
+    """Run the steps over a cache full of stale values.
+
+    Return every token's output, one [num_tokens, num_heads, v_head_dim] a sequence.
+    """
     config = case.config
     rng = np.random.default_rng(seed)
     blocks_needed = [-(-len(s.q) // BLOCK_SIZE) for s in sequences]

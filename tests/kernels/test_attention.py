@@ -1,10 +1,9 @@
+import itertools
 import random
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-
-from pagedc.kernels.reference.attention import AttentionConfig, attention
 from tests.kernels.attention_harness import (
     Case,
     Float32,
@@ -14,6 +13,8 @@ from tests.kernels.attention_harness import (
     run_steps,
 )
 from tests.kernels.harness import supported_marches
+
+from pagedc.kernels.reference.attention import AttentionConfig, attention
 
 
 def case(
@@ -106,10 +107,6 @@ def test_matches_the_reference(march: str) -> None:
             assert error < (2e-6 if case.kv == "float" else 3e-5), (index, error)
 
 
-def bits(x: Float32) -> npt.NDArray[np.uint32]:
-    return x.view(np.uint32)
-
-
 @pytest.mark.parametrize("march", supported_marches())
 def test_output_does_not_depend_on_batch_chunks_or_threads(march: str) -> None:
     library = compile_cases(cases_of(march), march)
@@ -118,27 +115,14 @@ def test_output_does_not_depend_on_batch_chunks_or_threads(march: str) -> None:
         sequences = [random_tokens(case.config, length, seed) for seed, length in enumerate(lengths)]
         sinks, slopes = sinks_and_slopes(case)
 
-        def run(which: list[int], steps: list[Step], num_threads: int) -> list[Float32]:
-            chosen = [sequences[i] for i in which]
-            return run_steps(
-                library,
-                index,
-                case,
-                chosen,
-                steps,
-                num_threads=num_threads,
-                sinks=sinks,
-                slopes=slopes,
-                seed=num_threads,
-            )
-
-        expected = [run([i], one_by_one(length), num_threads=1)[0] for i, length in enumerate(lengths)]
+        run = partial(run_steps, library, index, case, sinks=sinks, slopes=slopes)
+        expected = [run([tokens], one_by_one(len(tokens.q)))[0] for tokens in sequences]
         schedules = (
             [[(i, 0, length) for i, length in enumerate(lengths)]],
             random_schedule(lengths, seed=1, max_chunk=20),
             random_schedule(lengths, seed=2, max_chunk=300),
         )
-        for num_threads in (1, 2, 3):
-            for steps in schedules:
-                for out, alone in zip(run([0, 1, 2], steps, num_threads), expected, strict=True):
-                    np.testing.assert_array_equal(bits(out), bits(alone))
+        for num_threads, steps in itertools.product((1, 2, 3), schedules):
+            outs = run(sequences, steps, num_threads=num_threads, seed=num_threads)
+            for out, alone in zip(outs, expected, strict=True):
+                np.testing.assert_array_equal(out.view(np.uint32), alone.view(np.uint32))
