@@ -16,9 +16,10 @@ class AddRequest(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Forget a request, whatever state it is in; unknown ids are ignored."""
+    """Forget a request, whatever state it is in, or one of its sequences; unknown ids are ignored."""
 
     request_id: str
+    index: int | None = None  # which of the n sequences; None = all
 
 
 class Shutdown(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -1,0 +1,225 @@
+"""The loop of one model: schedule, build the batch, run it, take up what came out.
+
+The engine sees numpy arrays and token ids; it knows neither tensors nor text nor sockets.
+"""
+
+import secrets
+from collections.abc import Iterable
+
+from pagedc.runtime.batch import Executor, StepResult
+from pagedc.runtime.batch_builder import BatchBuilder, PreparedBatch
+from pagedc.runtime.block_manager import BlockManager
+from pagedc.runtime.config import EngineConfig
+from pagedc.runtime.errors import ContextLengthError, RequestError
+from pagedc.runtime.messages import AddRequest, EngineStats, Logprob, TokenEvent
+from pagedc.runtime.row_template import make_row_template
+from pagedc.runtime.scheduler import Schedule, Scheduler
+from pagedc.runtime.sequence import Sequence, int32_array
+
+
+class Engine:
+    """Owns the sequences; the executor stays the caller's to close."""
+
+    def __init__(self, executor: Executor, config: EngineConfig, eos_token_ids: Iterable[int]) -> None:
+        self.config = config
+        self.eos_token_ids = frozenset(eos_token_ids)
+        block_manager = BlockManager(config.num_blocks, config.block_size, prefix_cache=config.prefix_cache)
+        self.scheduler = Scheduler(
+            block_manager, config.max_num_seqs, config.max_num_batched_tokens, config.max_num_rows
+        )
+        self._executor = executor
+        self._builder = BatchBuilder(config)
+        self._sequences: dict[str, list[Sequence]] = {}  # of each open request, those that have not ended
+        self._siblings: dict[int, list[Sequence]] = {}  # held until the prompt they share is computed
+        self._prompt_logprobs: dict[int, list[Logprob | None]] = {}
+        self._num_added = 0
+        self._num_prompt_tokens = 0
+        self._num_generation_tokens = 0
+        self._num_steps = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.scheduler.running or self.scheduler.waiting)
+
+    def add_request(self, request: AddRequest) -> None:
+        """Queue a request; raises RequestError for one that cannot be served."""
+        self._check(request)
+        params, prompt = request.params, request.prompt_token_ids
+        room = self.config.max_model_len - len(prompt)
+        stop_ids = frozenset(params.stop_token_ids)
+        if not params.ignore_eos:
+            stop_ids |= self.eos_token_ids
+        base_seed = params.seed if params.seed is not None else secrets.randbits(63)
+        sequences = [
+            Sequence(
+                seq_id=self._num_added + i,
+                request_id=request.request_id,
+                index=i,
+                token_ids=int32_array(prompt),
+                num_prompt_tokens=len(prompt),
+                params=params,
+                row_template=make_row_template(params, derive_seed(base_seed, i), stop_ids),
+                max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+                stop_ids=stop_ids,
+                priority=request.priority,
+                cache_salt=request.cache_salt,
+                wants_prompt_logprobs=params.prompt_logprobs is not None and i == 0,
+            )
+            for i in range(params.n)
+        ]
+        self._num_added += params.n
+        self._sequences[request.request_id] = list(sequences)
+        first, *others = sequences
+        self.scheduler.add(first)
+        if self.config.prefix_cache and others:
+            self._siblings[first.seq_id] = others
+        else:
+            for sequence in others:
+                self.scheduler.add(sequence)
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """Forget a request, or its `index`-th sequence; unknown ids are ignored."""
+        for sequence in list(self._sequences.get(request_id, ())):
+            if index is None or sequence.index == index:
+                self._finish(sequence)
+
+    def step(self) -> list[TokenEvent]:
+        """Run one step and return what it brought; raises ExecutorError when the device failed."""
+        schedule = self.scheduler.schedule()
+        if not schedule.sequences:
+            return []
+        prepared = self._builder.build(schedule)
+        result = self._executor.step(prepared.batch)
+        return self._postprocess(schedule, prepared, result)
+
+    def stats(self) -> EngineStats:
+        """State now, and counters since the start."""
+        scheduler = self.scheduler
+        return EngineStats(
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting) + sum(map(len, self._siblings.values())),
+            kv_cache_usage=scheduler.block_manager.usage,
+            num_preemptions=scheduler.num_preemptions,
+            prefix_cache_queries=scheduler.prefix_cache_queries,
+            prefix_cache_hits=scheduler.prefix_cache_hits,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_generation_tokens=self._num_generation_tokens,
+            num_steps=self._num_steps,
+        )
+
+    def _check(self, request: AddRequest) -> None:
+        params, prompt, vocab_size = request.params, request.prompt_token_ids, self.config.vocab_size
+        if request.request_id in self._sequences:
+            raise RequestError(f"request_id {request.request_id} is in use")
+        if not prompt:
+            raise RequestError("the prompt is empty: at least one token is needed")
+        if len(prompt) >= self.config.max_model_len:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt)} tokens, but max_model_len is {self.config.max_model_len} "
+                "and at least one token is to be generated"
+            )
+        for name, token_ids in (
+            ("prompt", prompt),
+            ("stop_token_ids", params.stop_token_ids),
+            ("logit_bias", params.logit_bias),
+        ):
+            if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
+                wrong = next(token_id for token_id in token_ids if not 0 <= token_id < vocab_size)
+                raise RequestError(f"{name} holds token id {wrong}, not in [0, {vocab_size})", param=name)
+        if params.n > self.config.max_num_seqs:
+            raise RequestError(f"n is {params.n}, above max_num_seqs, {self.config.max_num_seqs}", param="n")
+
+    def _postprocess(
+        self, schedule: Schedule, prepared: PreparedBatch, result: StepResult
+    ) -> list[TokenEvent]:
+        block_manager = self.scheduler.block_manager
+        for sequence, num_tokens in zip(*schedule, strict=True):
+            sequence.num_computed_tokens += num_tokens
+            block_manager.commit(sequence)
+        for sequence, first_row, position, num_rows in prepared.prompt_rows:
+            if position == 0:  # also when it starts again after a preemption
+                self._prompt_logprobs[sequence.seq_id] = [None]
+            num_logprobs = sequence.params.prompt_logprobs or 0
+            for i in range(num_rows):
+                token_id = sequence.token_ids[position + 1 + i]
+                self._prompt_logprobs[sequence.seq_id].append(
+                    _logprob(token_id, result, first_row + i, num_logprobs)
+                )
+        events = []
+        token_ids = result.token_ids.tolist()
+        for row, sequence in enumerate(prepared.sampled):
+            events.append(self._take_token(sequence, token_ids[row], result, row))
+        self._num_generation_tokens += len(events)
+        self._num_steps += 1
+        return events
+
+    def _take_token(self, sequence: Sequence, token_id: int, result: StepResult, row: int) -> TokenEvent:
+        sequence.token_ids.append(token_id)
+        num_completion_tokens = sequence.num_completion_tokens
+        is_stop = token_id in sequence.stop_ids and num_completion_tokens > sequence.params.min_tokens
+        is_first = num_completion_tokens == 1
+        num_logprobs = sequence.row_template.num_logprobs
+        event = TokenEvent(
+            request_id=sequence.request_id,
+            index=sequence.index,
+            token_ids=[token_id],
+            logprobs=[_logprob(token_id, result, row, num_logprobs)] if num_logprobs >= 0 else [],
+            finish_reason="stop"
+            if is_stop
+            else "length"
+            if num_completion_tokens >= sequence.max_tokens
+            else None,
+            stop_token_id=token_id if is_stop else None,
+            num_cached_tokens=sequence.num_cached_tokens if is_first else 0,
+            prompt_logprobs=self._pop_prompt_logprobs(sequence) if is_first else None,
+        )
+        if is_first:
+            self._num_prompt_tokens += sequence.num_prompt_tokens if sequence.index == 0 else 0
+            self._release_siblings(sequence)
+        if event.finish_reason is not None:
+            self._finish(sequence)
+        return event
+
+    def _pop_prompt_logprobs(self, sequence: Sequence) -> list[Logprob | None] | None:
+        if not sequence.wants_prompt_logprobs:
+            return None
+        sequence.wants_prompt_logprobs = False  # done: after a preemption it may use the prefix cache
+        return self._prompt_logprobs.pop(sequence.seq_id, [None])
+
+    def _release_siblings(self, sequence: Sequence) -> None:
+        for sibling in self._siblings.pop(sequence.seq_id, ()):
+            self.scheduler.add(sibling)
+
+    def _finish(self, sequence: Sequence) -> None:
+        self._prompt_logprobs.pop(sequence.seq_id, None)
+        open_sequences = self._sequences[sequence.request_id]
+        open_sequences.remove(sequence)
+        if not open_sequences:
+            del self._sequences[sequence.request_id]
+        held = next((held for held in self._siblings.values() if sequence in held), None)
+        if held is not None:
+            held.remove(sequence)
+            return
+        self.scheduler.finish(sequence)
+        self._release_siblings(sequence)
+
+
+def derive_seed(seed: int, index: int) -> int:
+    """The key of the `index`-th sequence's random numbers: output `index` of splitmix64 begun at `seed`."""
+    mask = 2**64 - 1
+    z = (seed + (index + 1) * 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)
+
+
+def _logprob(token_id: int, result: StepResult, row: int, num_logprobs: int) -> Logprob:
+    top: list[tuple[int, float]] = []
+    if num_logprobs > 0:
+        ids, logprobs = (
+            result.top_ids[row, :num_logprobs].tolist(),
+            result.top_logprobs[row, :num_logprobs].tolist(),
+        )
+        top = list(zip(ids, logprobs, strict=True))
+    return Logprob(token_id, float(result.logprobs[row]), top)
