@@ -4,6 +4,7 @@ transformers' own tables do it: they are given a copy of the header without the 
 architecture is named here and no count of the file's reaches a reader that would trust it.
 """
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ from pagedc.compiler.checkpoint.shards import first_line
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
 from pagedc.compiler.trace import quiet
 
+# Sizes that the tables leave at the default of some configs: the file's own are right wherever the field is.
+SIZES = {
+    "context_length": "max_position_embeddings",
+    "attention.key_length": "head_dim",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+}
+TOKENS = "tokenizer.ggml.tokens"
+EMBEDDING = "token_embd.weight"
 ROPE_FACTORS = "rope_freqs.weight"
 # What llama.cpp's converter had before it wrote the factors: the same in every published model that has them.
 LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -40,6 +50,7 @@ def read_gguf_config(file: GGUFFile) -> PretrainedConfig:
                 f"{file.path}: no config for architecture {architecture!r}: {first_line(error)}"
             ) from error
     config._name_or_path = ""
+    _set_sizes(config, file, architecture)
     _set_rope(config, file, architecture)
     return config
 
@@ -59,6 +70,7 @@ def _write_header(file: GGUFFile, architecture: str, path: Path) -> None:
         writer.add_key_value(
             key, _plain(value), kind, sub_type=_kind(value[0]) if isinstance(value, list) else None
         )
+    writer.add_array(TOKENS, ["the vocabulary"])  # some tables count it; the embedding's rows are what counts
     for name in file.tensors:
         writer.add_tensor(name, np.zeros(1, np.float32))
     writer.write_header_to_file()
@@ -80,6 +92,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def _set_sizes(config: PretrainedConfig, file: GGUFFile, architecture: str) -> None:
+    for key, field in SIZES.items():
+        size = file.metadata.get(f"{architecture}.{key}")
+        if isinstance(size, int) and hasattr(config, field):
+            with contextlib.suppress(AttributeError):  # some configs derive it from others
+                setattr(config, field, size)
+    if EMBEDDING in file.tensors:
+        config.vocab_size = file.tensors[EMBEDDING].shape[0]
 
 
 def _set_rope(config: PretrainedConfig, file: GGUFFile, architecture: str) -> None:
