@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 from pagedc.compiler.trace import quiet
 from tests.compiler.checkpoint.models import MERGES, SIZES, WORDS, add_value
 
+
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., tuple[Path, torch.nn.Module]]:
     """Write a model with random weights as a Hugging Face directory; returns it and the model."""
@@ -74,5 +75,3 @@ def write_gguf(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-

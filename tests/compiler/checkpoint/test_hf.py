@@ -93,7 +93,9 @@ def test_missing_parameter_is_refused(save: Save, llama: LlamaConfig) -> None:
     tensors = load_file(path)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, path)
-    with pytest.raises(CheckpointError, match=r"1 parameters missing, first model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"1 parameters missing, first model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
         open_checkpoint(str(directory))
 
 

@@ -6,7 +6,9 @@ from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.errors import CheckpointError
 
 
-@pytest.mark.parametrize("model", ["", "nothing", "./a/b/c", "../x", "missing.gguf", "org/missing.gguf", "a b/c"])
+@pytest.mark.parametrize(
+    "model", ["", "nothing", "./a/b/c", "../x", "missing.gguf", "org/missing.gguf", "a b/c"]
+)
 def test_what_is_not_there_is_one_line(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="a Hugging Face directory, a hub id") as error:

@@ -31,7 +31,9 @@ def test_same_values_at_every_read(config: Path) -> None:
 
 def test_values_have_the_model_s_scale(config: Path) -> None:
     checkpoint = open_checkpoint(str(config), random_weights=True)
-    assert tensor(checkpoint, "model.layers.0.mlp.up_proj.weight").float().std().item() == pytest.approx(0.05, rel=0.1)
+    assert tensor(checkpoint, "model.layers.0.mlp.up_proj.weight").float().std().item() == pytest.approx(
+        0.05, rel=0.1
+    )
     assert tensor(checkpoint, "model.norm.weight").mean().item() == pytest.approx(1, abs=0.05)
     layers = (tensor(checkpoint, f"model.layers.{layer}.mlp.up_proj.weight") for layer in (0, 1))
     assert not torch.equal(*layers)

@@ -69,7 +69,9 @@ def test_shard_without_its_tensor_is_named(tmp_path: Path) -> None:
         Shards(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../one.safetensors", "/etc/passwd", "sub/one.safetensors", "one.bin", 3, ""])
+@pytest.mark.parametrize(
+    "name", ["../one.safetensors", "/etc/passwd", "sub/one.safetensors", "one.bin", 3, ""]
+)
 def test_index_may_not_leave_the_directory(tmp_path: Path, name: object) -> None:
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(CheckpointError, match="not the name of a safetensors file"):

@@ -1,0 +1,73 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType as Type
+
+from pagedc.compiler.checkpoint.base import QuantizedTensor
+from pagedc.compiler.checkpoint.gguf_blocks import read_tensor
+from pagedc.compiler.checkpoint.gguf_file import GGUFFile
+
+WriteGguf = Callable[..., Path]
+
+
+def values(seed: int = 0, shape: tuple[int, ...] = (6, 64)) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [Type.Q4_0, Type.Q4_1, Type.Q8_0])
+@pytest.mark.parametrize("shape", [(6, 64), (2, 3, 32), (32,)])
+def test_blocks_mean_what_gguf_says(write_gguf: WriteGguf, kind: Type, shape: tuple[int, ...]) -> None:
+    written = values(shape=shape)
+    file = GGUFFile(write_gguf({}, {"a": written}, {"a": kind}))
+    tensor = read_tensor(file, "a")
+    assert isinstance(tensor, QuantizedTensor)
+    assert tensor.shape == shape
+    expected = gguf.quants.dequantize(gguf.quants.quantize(written, kind), kind)
+    assert np.array_equal(tensor.dequantize().numpy(), expected)
+
+
+def test_codes_are_those_of_the_packers(write_gguf: WriteGguf) -> None:
+    written = values()
+    for kind, bits, dtype, has_minimums in (
+        (Type.Q4_0, 4, torch.uint8, False),
+        (Type.Q4_1, 4, torch.uint8, True),
+        (Type.Q8_0, 8, torch.int8, False),
+    ):
+        tensor = read_tensor(GGUFFile(write_gguf({}, {"a": written}, {"a": kind})), "a")
+        assert isinstance(tensor, QuantizedTensor)
+        assert (tensor.bits, tensor.codes.dtype, tensor.group_size) == (bits, dtype, 32)
+        assert (tensor.minimums is not None) == has_minimums
+        assert tensor.scales.shape == (6, 2)
+        assert tensor.scales.dtype == torch.float16
+        if bits == 4:
+            assert int(tensor.codes.max()) == 15
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(Type.F32, torch.float32), (Type.F16, torch.float16), (Type.BF16, torch.bfloat16)]
+)
+def test_floats_keep_their_dtype(write_gguf: WriteGguf, kind: Type, dtype: torch.dtype) -> None:
+    written = values()
+    tensor = read_tensor(GGUFFile(write_gguf({}, {"a": written}, {"a": kind})), "a")
+    assert isinstance(tensor, torch.Tensor)
+    assert tensor.dtype == dtype
+    assert torch.equal(tensor, torch.from_numpy(written).to(dtype))
+
+
+def test_other_blocks_become_float32(write_gguf: WriteGguf) -> None:
+    written = values()
+    tensor = read_tensor(GGUFFile(write_gguf({}, {"a": written}, {"a": Type.Q5_0})), "a")
+    assert isinstance(tensor, torch.Tensor)
+    expected = gguf.quants.dequantize(gguf.quants.quantize(written, Type.Q5_0), Type.Q5_0)
+    assert np.array_equal(tensor.numpy(), expected)
+
+
+def test_rows_move_with_their_scales(write_gguf: WriteGguf) -> None:
+    tensor = read_tensor(GGUFFile(write_gguf({}, {"a": values()}, {"a": Type.Q4_1})), "a")
+    assert isinstance(tensor, QuantizedTensor)
+    index = torch.tensor([5, 0, 3, 1, 2, 4])
+    assert torch.equal(tensor.take_rows(index).dequantize(), tensor.dequantize()[index])
