@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
+from tests.compiler.checkpoint.models import MERGES, SIZES, WORDS, add_value
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 from pagedc.compiler.trace import quiet
-from tests.compiler.checkpoint.models import MERGES, SIZES, WORDS, add_value
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def llama() -> LlamaConfig:
 
 @pytest.fixture
 def write_gguf(tmp_path: Path) -> Callable[..., Path]:
-    """Write a GGUF file: metadata, tensors (float32, or already quantized with their type), a small vocabulary."""
+    """Write a GGUF file: metadata, tensors (quantized to their type, else float32), a small vocabulary."""
 
     def write(
         metadata: dict[str, Any],
@@ -50,7 +50,7 @@ def write_gguf(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         path = tmp_path / "model.gguf"
         writer = gguf.GGUFWriter(path, architecture)
-        words = {
+        words: dict[str, Any] = {
             "model": "gpt2",
             "pre": "smollm",
             "tokens": WORDS,

@@ -3,11 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.compiler.checkpoint.models import SIZES
 
 from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.checkpoint.config_file import read_config
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
-from tests.compiler.checkpoint.models import SIZES
 
 
 def write(directory: Path, **values: Any) -> Path:

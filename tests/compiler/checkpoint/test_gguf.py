@@ -6,6 +6,7 @@ import gguf
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
+from tests.compiler.checkpoint.models import SIZES, llama_metadata, permute
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -22,7 +23,6 @@ from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.checkpoint.base import QuantizedTensor
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
 from pagedc.compiler.trace import quiet
-from tests.compiler.checkpoint.models import SIZES, llama_metadata, permute
 
 WriteGguf = Callable[..., Path]
 EXPERTS = {"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 32}
@@ -39,7 +39,7 @@ def build(config: PretrainedConfig) -> Any:
 
 
 def gguf_tensors(model: Any, architecture: str) -> dict[str, torch.Tensor]:
-    """The model's tensors as llama.cpp's converter writes them for a llama: renamed, rows of q and k permuted."""
+    """The model's tensors as llama.cpp's converter writes them: renamed, a llama's q and k permuted."""
     config = model.config
     key = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     names = gguf.get_tensor_name_map(key, config.num_hidden_layers)
@@ -186,9 +186,9 @@ def test_tensors_that_do_not_fit_are_refused(
     model = build(LlamaConfig(**SIZES))
     tensors = gguf_tensors(model, "llama") | change
     present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    path = write_gguf(llama_metadata(model.config), present)
     with pytest.raises(CheckpointError, match=message):
-        checkpoint = open_checkpoint(str(write_gguf(llama_metadata(model.config), present)))
-        checkpoint.read("model.layers.1.mlp.up_proj.weight")
+        open_checkpoint(str(path)).read("model.layers.1.mlp.up_proj.weight")
 
 
 def test_unknown_architecture_is_refused(write_gguf: WriteGguf) -> None:

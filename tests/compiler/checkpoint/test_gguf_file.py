@@ -1,3 +1,4 @@
+import contextlib
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -110,9 +111,7 @@ def test_changed_bytes_never_raise_anything_else(write_gguf: WriteGguf, data: st
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, min(len(content), 300) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(CheckpointError):
         file = GGUFFile(path)
         for name in file.tensors:
             file.raw(name)
-    except CheckpointError as error:
-        assert "\n" not in repr(str(error))

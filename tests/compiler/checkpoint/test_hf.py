@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.compiler.checkpoint.models import SIZES
 from transformers import DeepseekV3Config, GPT2Config, LlamaConfig, MixtralConfig, PretrainedConfig
 
 from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
-from tests.compiler.checkpoint.models import SIZES
 
 Save = Callable[..., tuple[Path, Any]]
 
@@ -121,5 +121,5 @@ def test_unknown_name_is_refused(save: Save, llama: LlamaConfig) -> None:
     directory, _ = save(llama)
     checkpoint = open_checkpoint(str(directory))
     for ask in (checkpoint.read, checkpoint.shape):
-        with pytest.raises(CheckpointError, match="holds no model.layers.7"):
+        with pytest.raises(CheckpointError, match=r"holds no model\.layers\.7"):
             ask("model.layers.7.mlp.up_proj.weight")

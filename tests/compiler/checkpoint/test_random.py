@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.compiler.checkpoint.models import SIZES
 
 from pagedc.compiler.checkpoint import open_checkpoint
-from tests.compiler.checkpoint.models import SIZES
 
 
 def tensor(checkpoint: object, name: str) -> torch.Tensor:

@@ -95,7 +95,7 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
 
 
 def test_no_weights_at_all(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no model.safetensors in it"):
+    with pytest.raises(CheckpointError, match=r"no model\.safetensors in it"):
         Shards(tmp_path)
 
 
