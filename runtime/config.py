@@ -89,12 +89,12 @@ def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | 
     num_blocks = min(room // block_bytes, max_num_seqs * blocks_per_seq)
     if num_blocks < blocks_per_seq:
         needed = fixed + blocks_per_seq * block_bytes
-        given = (
-            f"{available_memory} bytes are free" if options.memory is None else f"memory is {options.memory}"
-        )
+        given = f"{available_memory} bytes are free"
+        if options.memory is not None:
+            given = f"memory is {options.memory}"
         raise UsageError(
             f"{given}, but one sequence of max_model_len {max_model_len} needs {needed} bytes, {fixed} of them "
-            f"weights and activations: lower max_model_len, or give --memory at least {needed}"
+            f"for weights and activations: lower max_model_len, or give --memory at least {needed}"
         )
     return EngineConfig(
         block_size=block_size,

@@ -1,14 +1,36 @@
 """Open a package: check everything that can be checked before a byte of it is trusted or run.
 
-A package may have been copied, cut short, edited or made for another machine. Each of these ends in one PackageError of
-one line that says what is wrong and what to do; nothing is loaded before all checks have passed.
+A package may have been copied, cut short, edited or made for another machine. Each of these ends in one
+PackageError of one line that says what is wrong and what to do; nothing is loaded before all checks have
+passed.
 """
 
-from pathlib import Path
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
-from pagedc.runtime.manifest import Manifest
+import msgspec
+
+from pagedc.runtime.errors import PackageError
+from pagedc.runtime.manifest import (
+    ABI_VERSION,
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    FileEntry,
+    Manifest,
+    manifest_path,
+    parse_manifest,
+)
+from pagedc.runtime.weights import BROKEN_JSON, MappedWeights
+
+MAX_MANIFEST_BYTES = 64 << 20
+COPY_AGAIN = "copy the package again, or compile it again"
 
 
+@dataclass(frozen=True, slots=True)
 class Package:
     """A package directory whose manifest, files and machine have been checked.
 
@@ -16,24 +38,154 @@ class Package:
     >>> package.manifest.model.name
     """
 
-    path: Path
+    path: Path  # absolute
     manifest: Manifest
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> "Package":
         """Check a package and return it; raises PackageError.
 
-        Sizes of all files and hashes of all but the weights are compared with the manifest; of the weights too with
-        `verify`.
+        Sizes of all files and hashes of all but the weights are compared with the manifest; of the weights
+        too with `verify`.
         """
-        raise NotImplementedError
+        package = Path(path).resolve()
+        if not package.is_dir():
+            raise PackageError(f"{path}: no such directory; a package is what `pagedc compile` writes")
+        manifest = _read_manifest(package)
+        _check_machine(package, manifest)
+        _check_files(package, manifest, verify=verify)
+        return cls(package, manifest)
 
     @property
     def program_path(self) -> Path:
         """The library that is loaded: model.so."""
-        raise NotImplementedError
+        return self.path / self.manifest.program
 
     @property
     def tokenizer_path(self) -> Path:
         """The directory with tokenizer.json, chat_template.jinja, …"""
-        raise NotImplementedError
+        return self.path / "tokenizer"
+
+    def map_weights(self) -> MappedWeights:
+        """Map the weights into memory; the caller closes them."""
+        return MappedWeights(self.path, self.manifest.weights)
+
+
+def _read_manifest(package: Path) -> Manifest:
+    path = manifest_path(package)
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise PackageError(
+                f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, so no manifest; {COPY_AGAIN}"
+            )
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise PackageError(
+            f"{package}: no {MANIFEST_NAME}: not a package; `pagedc compile` writes one"
+        ) from None
+    except OSError as error:
+        raise PackageError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        versions = msgspec.json.decode(data, type=_Versions)  # first: another schema may have other fields
+    except BROKEN_JSON as error:
+        raise PackageError(f"{path}: not a manifest: {error}; {COPY_AGAIN}") from None
+    _check_version(package, "schema", versions.schema_version, SCHEMA_VERSION)
+    _check_version(package, "ABI", versions.abi_version, ABI_VERSION)
+    try:
+        return parse_manifest(data)
+    except BROKEN_JSON as error:
+        raise PackageError(f"{path}: not a manifest: {error}; {COPY_AGAIN}") from None
+
+
+class _Versions(msgspec.Struct):
+    schema_version: int
+    abi_version: int
+
+
+def _check_version(package: Path, name: str, found: int, known: int) -> None:
+    if found != known:
+        what = "compile the model again with this pagedc" if found < known else "upgrade pagedc"
+        raise PackageError(
+            f"{package}: {name} version {found}, but this pagedc reads version {known}; {what}"
+        )
+
+
+def _check_machine(package: Path, manifest: Manifest) -> None:
+    target = manifest.target
+    if target.kind != "cpu":
+        return  # the executor of that kind knows its devices
+    machine = platform.machine()
+    if target.arch != machine:
+        raise PackageError(
+            f"{package}: compiled for {target.arch}, but this machine is {machine}; compile it here"
+        )
+    missing = sorted(set(target.cpu_features) - cpu_features())
+    if missing:
+        raise PackageError(
+            f"{package}: compiled for {target.level}, but this CPU lacks {', '.join(missing)}; "
+            "compile it here, or with a lower --cpu"
+        )
+
+
+def cpu_features() -> frozenset[str]:
+    """The flags of /proc/cpuinfo that every core has."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = [set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))]
+    return frozenset(set.intersection(*flags)) if flags else frozenset()
+
+
+def _check_files(package: Path, manifest: Manifest, *, verify: bool) -> None:
+    weights = {weight.file for weight in manifest.weights}
+    for name in (manifest.program, *sorted(weights)):
+        if name not in manifest.files:
+            raise PackageError(f"{package}: its manifest names {name} but does not list it; {COPY_AGAIN}")
+    for name, entry in manifest.files.items():
+        _check_name(package, name)
+        _check_file(package / name, entry, check_hash=verify or name not in weights)
+    extra = sorted(set(_walk(package)) - set(manifest.files) - {MANIFEST_NAME})
+    if extra:
+        others = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+        raise PackageError(f"{package}: holds {extra[0]}{others}, not in its manifest; delete what was added")
+
+
+def _check_name(package: Path, name: str) -> None:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or pure.as_posix() != name or "\0" in name or name == ".":
+        raise PackageError(
+            f"{package}: its manifest names the file {name!r}, which is not inside it; do not use it"
+        )
+    try:
+        is_inside = (package / name).resolve().is_relative_to(package)
+    except (OSError, RuntimeError):  # a loop of links
+        is_inside = False
+    if not is_inside:
+        raise PackageError(f"{package}: {name} is a link that leads out of it; do not use it")
+
+
+def _check_file(path: Path, entry: FileEntry, *, check_hash: bool) -> None:
+    try:
+        if not path.is_file():
+            raise PackageError(f"{path}: missing; {COPY_AGAIN}")
+        size = path.stat().st_size
+        if size != entry.size:
+            raise PackageError(f"{path}: {size} bytes, but its manifest says {entry.size}; {COPY_AGAIN}")
+        if check_hash and _sha256(path) != entry.sha256:
+            raise PackageError(f"{path}: its content is not what was compiled (sha256 differs); {COPY_AGAIN}")
+    except OSError as error:
+        raise PackageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _walk(package: Path) -> Iterator[str]:
+    """Every file of the package by its name in a manifest; directories are not followed through links."""
+    for directory, subdirectories, files in os.walk(package):
+        links = [name for name in subdirectories if os.path.islink(os.path.join(directory, name))]
+        for name in (*files, *links):
+            yield Path(directory, name).relative_to(package).as_posix()

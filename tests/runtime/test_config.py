@@ -1,0 +1,54 @@
+import pytest
+from tests.runtime.packages import make_manifest
+
+from pagedc.runtime.config import EngineOptions, measure_available_memory, resolve, usable_cores
+from pagedc.runtime.errors import UsageError
+
+MANIFEST = make_manifest({})
+FIXED = 272 + 64 * 64 + 1024 * (4 + 32)  # weights, activations of 64 tokens, 36 rows of logits
+GIB = 1 << 30
+
+
+def test_the_plan_of_the_package_is_the_default() -> None:
+    config = resolve(MANIFEST, EngineOptions(), available_memory=GIB)
+    assert (config.max_model_len, config.max_num_seqs, config.max_num_batched_tokens) == (128, 4, 64)
+    assert config.num_blocks == 4 * 8  # no more than all sequences can fill
+    assert config.num_threads == usable_cores() >= 1
+
+
+def test_memory_is_for_everything_together() -> None:
+    config = resolve(MANIFEST, EngineOptions(memory=FIXED + 10 * 1024 + 1023))
+    assert config.num_blocks == 10
+
+
+def test_without_memory_named_the_cache_takes_a_share() -> None:
+    assert resolve(MANIFEST, EngineOptions(), available_memory=FIXED + 50 * 1024).num_blocks == 20
+
+
+def test_too_little_memory_says_how_much_is_needed() -> None:
+    needed = FIXED + 8 * 1024
+    with pytest.raises(UsageError, match=f"memory is {needed - 1}, but .* give --memory at least {needed}"):
+        resolve(MANIFEST, EngineOptions(memory=needed - 1))
+    assert resolve(MANIFEST, EngineOptions(memory=needed)).num_blocks == 8
+    with pytest.raises(UsageError, match="lower max_model_len"):
+        resolve(MANIFEST, EngineOptions(), available_memory=0)
+
+
+@pytest.mark.parametrize("name", ["max_model_len", "max_num_seqs", "max_num_batched_tokens"])
+def test_limits_may_be_lowered_only(name: str) -> None:
+    limit = getattr(MANIFEST.limits, name)
+    assert getattr(resolve(MANIFEST, EngineOptions(**{name: limit - 1}), GIB), name) == limit - 1
+    for value in (0, -1, limit + 1):
+        with pytest.raises(UsageError, match=rf"{name} is {value}, not in \[1, {limit}\]"):
+            resolve(MANIFEST, EngineOptions(**{name: value}), GIB)
+
+
+def test_options_that_contradict_one_another() -> None:
+    with pytest.raises(UsageError, match="max_num_batched_tokens is 3, below max_num_seqs, 4"):
+        resolve(MANIFEST, EngineOptions(max_num_batched_tokens=3), GIB)
+    with pytest.raises(UsageError, match="num_threads is 0"):
+        resolve(MANIFEST, EngineOptions(num_threads=0), GIB)
+
+
+def test_available_memory_is_measured() -> None:
+    assert measure_available_memory() > 1 << 20
