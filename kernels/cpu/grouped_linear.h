@@ -39,10 +39,8 @@ template <class W, int E, int N, int K, class Store>
 void grouped_linear(Worker& worker, int64_t T, int top_k, const int32_t* expert_ids, const typename W::Input* x,
                     int64_t ldx, int64_t ldx_slot, const void* packed, void* scratch_in, const Store& store) {
   constexpr int64_t NUM_PANELS = ceil_div(N, PANEL_ROWS);
-  constexpr int TILE = tile_panels<W>;
   constexpr int MAX_ROWS = Rows<W>::max_rows(K);
   constexpr int64_t MATRIX_BYTES = NUM_PANELS * W::panel_bytes(K);
-  static_assert(MAX_ROWS >= DIRECT_TOKENS, "a row of x is larger than the scratch");
   LinearScratch& scratch = linear_scratch();
 
   const int64_t num_rows = T * top_k;
@@ -52,7 +50,7 @@ void grouped_linear(Worker& worker, int64_t T, int top_k, const int32_t* expert_
   int num_active = 0;
   for (int e = 0; e < E; ++e) num_active += rows.start[e + 1] > rows.start[e];
   // Panels per task: all experts of a decode step together are one stream of panels.
-  const int64_t grain = panel_grain(NUM_PANELS * num_active, W::panel_bytes(K), TILE, worker.size);
+  const int64_t grain = panel_grain<W>(NUM_PANELS * num_active, W::panel_bytes(K), worker.size);
   const int64_t tasks_per_block = ceil_div(NUM_PANELS, grain);
   const auto blocks_of = [&](int e) { return ceil_div(rows.start[e + 1] - rows.start[e], MAX_ROWS); };
   int64_t num_tasks = 0;
@@ -79,12 +77,10 @@ void grouped_linear(Worker& worker, int64_t T, int top_k, const int32_t* expert_
 
     const uint8_t* matrix = static_cast<const uint8_t*>(packed) + expert * MATRIX_BYTES;
     const int64_t first = part * grain, past = first + grain < NUM_PANELS ? first + grain : NUM_PANELS;
-    const auto store_row = [&](int64_t row, int n, const float* acc, int valid)
-        __attribute__((always_inline)) { store(static_cast<int64_t>(order[row]), n, acc, valid); };
-    if (count <= DIRECT_TOKENS)
-      few_rows<W, N, K>(scratch, count, matrix, first, past, store_row);
-    else
-      many_rows<W, N, K>(scratch, count, matrix, first, past, store_row);
+    rows_by_panels<W, N, K>(scratch, count, matrix, first, past,
+                            [&](int64_t row, int n, const float* acc, int valid) __attribute__((always_inline)) {
+                              store(static_cast<int64_t>(order[row]), n, acc, valid);
+                            });
   });
 }
 

@@ -1,8 +1,8 @@
 // out[t, n] = Σ_k x[t, k] · W[n, k], with W packed in panels of 16 output rows (formats.h).
 //
-// A handful of tokens decode each weight straight into registers: the packed bytes are read once, at the memory's
-// speed. More tokens unpack a run of a few panels into the first-level cache once and reuse it for a whole block of
-// tokens. Both do the same operations for each output.
+// A tile of a few rows of x decodes the packed weights in registers, so at one token they are read once, at the memory's
+// speed. Formats that take longer to decode than to multiply are unpacked, for many rows, a run of k's at a time into the
+// first-level cache. Either way each output has the same operations.
 #pragma once
 
 #include <type_traits>
@@ -12,30 +12,38 @@
 
 namespace pagedc {
 
-// Registers decide the tiles: 32 of 16 floats, 16 of 8, or 16 to 32 of 4.
+// Registers decide the tiles: 32 of 16 floats, 16 of 8, 32 or 16 of 4. With two chains, an output needs two registers, and
+// a third for a group's total, which may wait in memory. Tiles that decode have one panel: one stream of memory, which
+// the hardware prefetches best; where a panel has one chain and no decoding, four share each x.
+template <class Format>
+struct Tile {
+  static constexpr bool IN_PLACE = std::is_same<typename Format::Unpacked, Format>::value;
 #if defined(PAGEDC_AVX512)
-constexpr int GROUPED_TILE_PANELS = 2;  // of a tile with groups: a sum and a total for each output
-constexpr int WIDE_PANELS = 4;   // of a tile without
-constexpr int TILE_TOKENS = 6;
-#elif defined(PAGEDC_AVX2)
-constexpr int GROUPED_TILE_PANELS = 1;
-constexpr int WIDE_PANELS = 1;
-constexpr int TILE_TOKENS = 4;
+  static constexpr int TOKENS = Format::CHAINS == 1 ? 6 : 8;
+  static constexpr int PANELS = Format::CHAINS == 1 ? 4 : 1;
+  static constexpr int UNPACKED_TOKENS = 4, UNPACKED_PANELS = 2;
+  static constexpr int UNPACK_ABOVE = IN_PLACE ? 1 << 30 : 16;
 #else
-constexpr int GROUPED_TILE_PANELS = 1;
-constexpr int WIDE_PANELS = 1;
-constexpr int TILE_TOKENS = 2;
+#if defined(PAGEDC_AVX2) || defined(__aarch64__)
+  static constexpr int TOKENS = Format::CHAINS == 1 ? 6 : 3;
+#else
+  static constexpr int TOKENS = Format::CHAINS == 1 ? 2 : 1;
 #endif
-constexpr int DIRECT_TOKENS = TILE_TOKENS < 4 ? TILE_TOKENS : 4;  // up to here, weights are decoded into registers
-constexpr int BLOCK_TOKENS = 128;                                 // reuse of an unpacked run
-constexpr int RUN_BYTES = 16 << 10;  // of unpacked weights: half of the smallest L1
+  static constexpr int PANELS = 1;
+  static constexpr int UNPACKED_TOKENS = TOKENS, UNPACKED_PANELS = 1;
+  static constexpr int UNPACK_ABOVE = IN_PLACE ? 1 << 30 : 2 * TOKENS;
+#endif
+};
+
+constexpr int BLOCK_TOKENS = 128;    // rows of x that use a run of weights while it is near
+constexpr int RUN_BYTES = 16 << 10;  // of weights: half of the smallest first-level cache
 
 // What one thread needs while it is inside a linear.
 struct LinearScratch {
   static constexpr int64_t ROWS_BYTES = 1 << 20;
   alignas(64) uint8_t rows[ROWS_BYTES];  // x as the kernel reads it, where that is not as it came; group sums
-  alignas(64) uint8_t run[2 * RUN_BYTES + 4096];
-  alignas(64) float totals[BLOCK_TOKENS * WIDE_PANELS * PANEL_ROWS];
+  alignas(64) uint8_t run[2 * RUN_BYTES];
+  alignas(64) float totals[BLOCK_TOKENS * 4 * PANEL_ROWS];
   const void* x[BLOCK_TOKENS];
   const float* group_sums[BLOCK_TOKENS];
 };
@@ -100,10 +108,7 @@ class Rows {
   static PAGEDC_INLINE void convert(bf16* out, bf16 x) { *out = x; }
 };
 
-template <class W>
-constexpr int tile_panels = W::GROUP ? GROUPED_TILE_PANELS : WIDE_PANELS;
-
-// Panels first … first + count − 1 of a matrix; past the end, the last one again.
+// Panels first … first + COUNT − 1 of a matrix; past the end, the last one again.
 template <int COUNT>
 struct PanelPointers {
   const uint8_t* of[COUNT];
@@ -113,101 +118,95 @@ struct PanelPointers {
   }
 };
 
-// Hands totals[count][COUNT][16] of the panels from `first` to the caller's epilogue: store(row, n, acc, valid).
-template <class W, int N, int K, int COUNT, class Store>
-PAGEDC_INLINE void finish(const PanelPointers<COUNT>& panels, int64_t first, int first_row, int count, float* totals,
-                          const Store& store) {
-  for (int p = 0; p < COUNT; ++p) {
+// totals of `count` prepared rows against PANELS panels, in runs of k's: a run's weights are reused by all rows.
+template <class W, class Format, int TOKENS, int PANELS>
+__attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const uint8_t* const* packed, int64_t K) {
+  using X = typename W::X;
+  constexpr bool IN_PLACE = std::is_same<Format, W>::value;
+  constexpr int64_t BYTES_OF_128 = Format::offset(128);  // a multiple of every group
+  constexpr int64_t RUN_K = (RUN_BYTES > PANELS * BYTES_OF_128 ? RUN_BYTES / (PANELS * BYTES_OF_128) : 1) * 128;
+  static_assert(IN_PLACE || PANELS * RUN_K / 128 * BYTES_OF_128 <= static_cast<int64_t>(sizeof(scratch.run)), "a run");
+
+  const int num_tiles = static_cast<int>(ceil_div(count, TOKENS));
+  for (int64_t k = 0; k < K; k += RUN_K) {
+    const int64_t length = K - k < RUN_K ? K - k : RUN_K;
+    const uint8_t* panels[PANELS];
+    for (int p = 0; p < PANELS; ++p) {
+      panels[p] = packed[p] + W::offset(k);
+      if constexpr (!IN_PLACE) {
+        uint8_t* run = scratch.run + p * (RUN_K / 128 * BYTES_OF_128);
+        unpack<W>(panels[p], length, run);
+        panels[p] = run;
+      }
+    }
+    for (int i = 0; i < num_tiles; ++i) {
+      const int begin = count * i / num_tiles, end = count * (i + 1) / num_tiles;
+      const X* x[TOKENS];
+      const float* sums[TOKENS];
+      for (int t = begin; t < end; ++t) {
+        x[t - begin] = static_cast<const X*>(scratch.x[t]) + k;
+        if constexpr (W::HAS_MINIMUM) sums[t - begin] = scratch.group_sums[t] + k / W::GROUP;
+      }
+      tile_of<Format, TOKENS, PANELS>(end - begin, panels, x, length, sums, k > 0,
+                                      scratch.totals + begin * PANELS * TOTALS<Format> * PANEL_ROWS);
+    }
+  }
+}
+
+// store(row, n, acc, valid) for `count` rows of totals[count][PANELS][TOTALS][16] of the panels from `first`.
+template <class W, int N, int K, int PANELS, class Store>
+PAGEDC_INLINE void finish(const uint8_t* const* panels, int64_t first, int count, float* totals, const Store& store) {
+  for (int p = 0; p < PANELS; ++p) {
     const int n = static_cast<int>(first + p) * PANEL_ROWS;
     if (n >= N) break;
     const int valid = N - n < PANEL_ROWS ? N - n : PANEL_ROWS;
     for (int i = 0; i < count; ++i) {
-      float* total = totals + (i * COUNT + p) * PANEL_ROWS;
-      if constexpr (W::HAS_ROW_SCALE) {
-        const float* scales = reinterpret_cast<const float*>(panels.of[p] + W::scale_offset(K));
-        pagedc::store(total, load(total) * load(scales));
-      }
-      store(first_row + i, n, static_cast<const float*>(total), valid);
+      float* total = totals + (i * PANELS + p) * TOTALS<W> * PANEL_ROWS;
+      if constexpr (TOTALS<W> == 2) pagedc::store(total, load(total) + load(total + PANEL_ROWS));
+      if constexpr (W::HAS_ROW_SCALE)
+        pagedc::store(total, load(total) * load(reinterpret_cast<const float*>(panels[p] + W::scale_offset(K))));
+      store(i, n, static_cast<const float*>(total), valid);
     }
   }
 }
 
-// A few rows (at most DIRECT_TOKENS, prepared) against panels [first, end): weights are decoded into registers.
+// Prepared rows, at most BLOCK_TOKENS, against panels [first, end).
 template <class W, int N, int K, class Store>
-void few_rows(LinearScratch& scratch, int count, const void* packed, int64_t first, int64_t end, const Store& store) {
-  constexpr int COUNT = tile_panels<W>;
-  using X = typename W::X;
-  for (; first < end; first += COUNT) {
-    const PanelPointers<COUNT> panels(packed, W::panel_bytes(K), first, end);
-    tile_of<W, DIRECT_TOKENS, COUNT>(count, panels.of, reinterpret_cast<const X* const*>(scratch.x),
-                                     Rows<W>::padded(K), scratch.group_sums, false, scratch.totals);
-    finish<W, N, K, COUNT>(panels, first, 0, count, scratch.totals, store);
-  }
-}
-
-// totals of `count` prepared rows against one tile's panels, a run of k's at a time.
-template <class W, int COUNT>
-__attribute__((noinline)) void many_rows_tile(LinearScratch& scratch, int count, const uint8_t* const* packed,
-                                              int64_t K) {
-  using U = typename W::Unpacked;
-  using X = typename U::X;
-  constexpr bool IN_PLACE = std::is_same<U, W>::value;
-  constexpr int64_t GROUP = W::GROUP ? W::GROUP : 1;
-  constexpr int64_t K_BYTES = PANEL_ROWS * sizeof(X) * COUNT;
-  constexpr int64_t RUN_K = round_up(RUN_BYTES / K_BYTES, 128);  // a multiple of every group
-  constexpr int64_t RUN_PANEL_BYTES = (W::GROUP ? RUN_K / GROUP : 0) * (W::HAS_MINIMUM ? 128 : 64) + RUN_K * K_BYTES / COUNT;
-  static_assert(IN_PLACE || RUN_PANEL_BYTES * COUNT <= static_cast<int64_t>(sizeof(scratch.run)), "a run fits");
-
-  const int tiles = static_cast<int>(ceil_div(count, TILE_TOKENS));
-  for (int64_t k = 0; k < K; k += RUN_K) {
-    const int64_t length = K - k < RUN_K ? K - k : RUN_K;
-    const uint8_t* panels[COUNT];
-    for (int p = 0; p < COUNT; ++p) {
-      const uint8_t* codes;
-      if constexpr (W::GROUP)
-        codes = packed[p] + k / GROUP * W::GROUP_BYTES;
-      else
-        codes = packed[p] + k / W::STEP_K * W::STEP_BYTES;
-      if constexpr (IN_PLACE) {
-        panels[p] = codes;
-      } else {
-        uint8_t* run = scratch.run + p * RUN_PANEL_BYTES;
-        unpack<W>(codes, length, run);
-        panels[p] = run;
+void rows_by_panels(LinearScratch& scratch, int count, const void* packed, int64_t first, int64_t end,
+                    const Store& store) {
+  constexpr int64_t PADDED = Rows<W>::padded(K);
+  if constexpr (!Tile<W>::IN_PLACE) {
+    if (count > Tile<W>::UNPACK_ABOVE) {
+      constexpr int PANELS = Tile<W>::UNPACKED_PANELS;
+      for (; first < end; first += PANELS) {
+        const PanelPointers<PANELS> panels(packed, W::panel_bytes(K), first, end);
+        tiles<W, typename W::Unpacked, Tile<W>::UNPACKED_TOKENS, PANELS>(scratch, count, panels.of, PADDED);
+        finish<W, N, K, PANELS>(panels.of, first, count, scratch.totals, store);
       }
-    }
-    for (int i = 0; i < tiles; ++i) {
-      const int begin = count * i / tiles, end = count * (i + 1) / tiles;
-      const X* x[TILE_TOKENS];
-      const float* sums[TILE_TOKENS];
-      for (int t = begin; t < end; ++t) {
-        x[t - begin] = static_cast<const X*>(scratch.x[t]) + k;
-        if constexpr (W::HAS_MINIMUM) sums[t - begin] = scratch.group_sums[t] + k / GROUP;
-      }
-      tile_of<U, TILE_TOKENS, COUNT>(end - begin, panels, x, length, sums, k > 0,
-                                     scratch.totals + begin * COUNT * PANEL_ROWS);
+      return;
     }
   }
-}
-
-// Up to BLOCK_TOKENS prepared rows against panels [first, end).
-template <class W, int N, int K, class Store>
-void many_rows(LinearScratch& scratch, int count, const void* packed, int64_t first, int64_t end, const Store& store) {
-  constexpr int COUNT = tile_panels<W>;
-  for (; first < end; first += COUNT) {
-    const PanelPointers<COUNT> panels(packed, W::panel_bytes(K), first, end);
-    many_rows_tile<W, COUNT>(scratch, count, panels.of, Rows<W>::padded(K));
-    finish<W, N, K, COUNT>(panels, first, 0, count, scratch.totals, store);
+  constexpr int PANELS = Tile<W>::PANELS;
+  for (; first < end; first += PANELS) {
+    const PanelPointers<PANELS> panels(packed, W::panel_bytes(K), first, end);
+    if (count <= Tile<W>::TOKENS)
+      tile_of<W, Tile<W>::TOKENS, PANELS>(count, panels.of, reinterpret_cast<const typename W::X* const*>(scratch.x),
+                                          PADDED, scratch.group_sums, false, scratch.totals);
+    else
+      tiles<W, W, Tile<W>::TOKENS, PANELS>(scratch, count, panels.of, PADDED);
+    finish<W, N, K, PANELS>(panels.of, first, count, scratch.totals, store);
   }
 }
 
 // Panels a chunk of work holds: enough chunks to share out evenly, each long enough to stream.
-PAGEDC_INLINE int64_t panel_grain(int64_t num_panels, int64_t panel_bytes, int tile, int num_threads) {
+template <class W>
+PAGEDC_INLINE int64_t panel_grain(int64_t num_panels, int64_t panel_bytes, int num_threads) {
   constexpr int64_t CHUNKS_PER_THREAD = 16, STREAM_BYTES = 16 << 10;
   const int64_t even = num_panels / (CHUNKS_PER_THREAD * num_threads), stream = ceil_div(STREAM_BYTES, panel_bytes);
   const int64_t fair = ceil_div(num_panels, num_threads);
   const int64_t grain = even > stream ? even : stream < fair ? stream : fair;
-  return round_up(grain > 0 ? grain : 1, tile);
+  return round_up(grain > 0 ? grain : 1, Tile<W>::PANELS > Tile<W>::UNPACKED_PANELS ? Tile<W>::PANELS
+                                                                                      : Tile<W>::UNPACKED_PANELS);
 }
 
 // store(t, n, acc, count): acc[0 … count − 1] are out[t, n …]; once per token and panel, on any thread. No barrier.
@@ -215,35 +214,23 @@ template <class W, int N, int K, class Store>
 void linear(Worker& worker, int64_t T, const typename W::Input* x, int64_t ldx, const void* packed,
             const Store& store) {
   constexpr int64_t NUM_PANELS = ceil_div(N, PANEL_ROWS);
-  constexpr int TILE = tile_panels<W>;
-  constexpr int MAX_ROWS = Rows<W>::max_rows(K);
-  static_assert(MAX_ROWS >= DIRECT_TOKENS, "a row of x is larger than the scratch");
   LinearScratch& scratch = linear_scratch();
+  const int64_t grain = panel_grain<W>(NUM_PANELS, W::panel_bytes(K), worker.size);
+  const int64_t num_chunks = ceil_div(NUM_PANELS, grain);
+  int64_t num_blocks = ceil_div(T, Rows<W>::max_rows(K));
+  while (num_blocks * num_chunks < 4 * worker.size && T / num_blocks > 4 * Tile<W>::TOKENS) num_blocks *= 2;
 
-  if (T <= DIRECT_TOKENS) {
-    const int count = static_cast<int>(T);
-    Rows<W>::prepare(scratch, count, K, [&](int i) { return x + i * ldx; });
-    const int64_t grain = panel_grain(NUM_PANELS, W::panel_bytes(K), TILE, worker.size);
-    worker.parallel_for(NUM_PANELS, grain, [&](int64_t first, int64_t end) {
-      few_rows<W, N, K>(scratch, count, packed, first, end, store);
-    });
-    return;
-  }
-
-  // Blocks of tokens × tiles of panels, block by block: a thread prepares a block's rows once.
-  constexpr int64_t NUM_TILES = ceil_div(NUM_PANELS, TILE);
-  int64_t num_blocks = ceil_div(T, MAX_ROWS);
-  while (num_blocks * NUM_TILES < 4 * worker.size && T / num_blocks > 4 * TILE_TOKENS) num_blocks *= 2;
+  // Block by block, so that a thread prepares a block's rows once.
   int64_t prepared = -1;
-  worker.parallel_for(num_blocks * NUM_TILES, 1, [&](int64_t task, int64_t) {
-    const int64_t block = task / NUM_TILES, begin = T * block / num_blocks, end = T * (block + 1) / num_blocks;
+  worker.parallel_for(num_blocks * num_chunks, 1, [&](int64_t task, int64_t) {
+    const int64_t block = task / num_chunks, begin = T * block / num_blocks, end = T * (block + 1) / num_blocks;
     const int count = static_cast<int>(end - begin);
     if (block != prepared) Rows<W>::prepare(scratch, count, K, [&](int i) { return x + (begin + i) * ldx; });
     prepared = block;
-    const int64_t first = task % NUM_TILES * TILE, past = first + TILE < NUM_PANELS ? first + TILE : NUM_PANELS;
-    many_rows<W, N, K>(scratch, count, packed, first, past,
-                       [&](int64_t row, int n, const float* acc, int valid)
-                           __attribute__((always_inline)) { store(begin + row, n, acc, valid); });
+    const int64_t first = task % num_chunks * grain, past = first + grain < NUM_PANELS ? first + grain : NUM_PANELS;
+    rows_by_panels<W, N, K>(scratch, count, packed, first, past,
+                            [&](int64_t row, int n, const float* acc, int valid)
+                                __attribute__((always_inline)) { store(begin + row, n, acc, valid); });
   });
 }
 

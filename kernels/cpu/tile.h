@@ -1,8 +1,8 @@
 // The one loop of a linear: TOKENS rows of x against PANELS panels of 16 output rows.
 //
-// Each output's operations are the same in every tile: one accumulator takes the products in the order of k; a group's
-// sum is then scaled into the total by one fused multiply-add, and its minimum by another. So TOKENS, PANELS and the
-// thread never show in the bits.
+// Each output's operations are the same in every tile, in the order of k: a format's chains of sums take the products in
+// turn (two chains have half the latency to hide); a group's chains are added, scaled into the total by one fused
+// multiply-add, and the minimum by another. So TOKENS, PANELS and the thread never show in the bits.
 #pragma once
 
 #include <utility>
@@ -21,78 +21,114 @@ PAGEDC_INLINE void unroll(const F& f) {
   unroll_sequence(f, std::make_integer_sequence<int, N>{});
 }
 
-// sums[token][panel] += the products of one load at `offset` of each panel with x at `k`.
-template <class Format, int TOKENS, int PANELS>
-PAGEDC_INLINE void step(Vec16 (&sums)[TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t offset,
+// Several rows of x take so long over a line that the hardware's prefetcher falls asleep; one row keeps it awake, and is
+// slowed by more instructions (24 against 21 GB/s).
+template <int TOKENS>
+PAGEDC_INLINE void prefetch(const uint8_t* p) {
+  constexpr int AHEAD = 1024;
+  if (TOKENS > 2) __builtin_prefetch(p + AHEAD);
+}
+
+// Adds the products of one load at `offset` of each panel with x at `k`: weight j goes to chain (FIRST + j) % CHAINS.
+template <class Format, int FIRST, int CHAINS, int TOKENS, int PANELS>
+PAGEDC_INLINE void step(Vec16 (&sums)[CHAINS][TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t offset,
                         const typename Format::X* const (&x)[TOKENS], int64_t k) {
   typename Format::Raw raw[PANELS];
 #pragma GCC unroll 8
   for (int p = 0; p < PANELS; ++p) raw[p] = Format::load(panels[p] + offset);
   unroll<Format::WEIGHTS>([&](auto j) __attribute__((always_inline)) {
+    constexpr int CHAIN = (FIRST + decltype(j)::value) % CHAINS;
     decltype(Format::template weight<0>(raw[0])) weights[PANELS];
 #pragma GCC unroll 8
     for (int p = 0; p < PANELS; ++p) weights[p] = Format::template weight<decltype(j)::value>(raw[p]);
 #pragma GCC unroll 8
     for (int t = 0; t < TOKENS; ++t) {
-      auto value = broadcast_x(x[t] + k + j * Format::X_PER_WEIGHT);
+      const auto value = broadcast_x(x[t] + k + j * Format::X_PER_WEIGHT);
 #pragma GCC unroll 8
-      for (int p = 0; p < PANELS; ++p) sums[t][p] = product(weights[p], value, sums[t][p]);
+      for (int p = 0; p < PANELS; ++p) sums[CHAIN][t][p] = product(weights[p], value, sums[CHAIN][t][p]);
     }
   });
 }
 
-// totals[TOKENS][PANELS][16] = (resume ? totals : 0) + x · weights over K k's, a multiple of STEP_K (of GROUP).
-// group_sums[t][g]: what HAS_MINIMUM multiplies, Σ x over the group.
+// totals += scale · (the group's products) + minimum · (the group's x)
+template <class Format, int TOKENS, int PANELS>
+PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t group,
+                             const typename Format::X* const (&x)[TOKENS], const float* const* group_sums) {
+  constexpr int LOADS = Format::WEIGHTS % 2 ? 2 : 1;  // until both chains have had as many weights
+  const int64_t start = group * Format::GROUP_BYTES, k = group * Format::GROUP;
+#pragma GCC unroll 8
+  for (int p = 0; p < PANELS; ++p)
+#pragma GCC unroll 32
+    for (int line = 0; line < Format::GROUP_BYTES; line += 64) prefetch<TOKENS>(panels[p] + start + line);
+  Vec16 sums[2][TOKENS][PANELS];
+#pragma GCC unroll 8
+  for (int t = 0; t < TOKENS; ++t)
+#pragma GCC unroll 8
+    for (int p = 0; p < PANELS; ++p) sums[0][t][p] = sums[1][t][p] = zero_vec16();
+  // Not unrolled further: an instruction that reads on by a line each time is what the prefetcher follows.
+#pragma GCC unroll 1
+  for (int i = 0; i < Format::GROUP / Format::STEP_K; i += LOADS)
+    unroll<LOADS>([&](auto j) __attribute__((always_inline)) {
+      step<Format, decltype(j)::value>(sums, panels, start + (i + j) * Format::STEP_BYTES, x,
+                                       k + (i + j) * Format::STEP_K);
+    });
+#pragma GCC unroll 8
+  for (int p = 0; p < PANELS; ++p) {
+    const auto* scales = reinterpret_cast<const typename Format::Scale*>(panels[p] + start + Format::CODE_BYTES);
+    const Vec16 scale = load(scales);
+#pragma GCC unroll 8
+    for (int t = 0; t < TOKENS; ++t) totals[t][p] = fma(scale, sums[0][t][p] + sums[1][t][p], totals[t][p]);
+    if constexpr (Format::HAS_MINIMUM) {
+      const Vec16 minimum = load(scales + PANEL_ROWS);
+#pragma GCC unroll 8
+      for (int t = 0; t < TOKENS; ++t) totals[t][p] = fma(minimum, broadcast(group_sums[t][group]), totals[t][p]);
+    }
+  }
+}
+
+// out[TOKENS][PANELS][TOTALS][16] = (resume ? out : 0) + x · weights over K k's, a multiple of STEP_K (of GROUP); an
+// output is the sum of its TOTALS. group_sums[t][g]: what HAS_MINIMUM multiplies, Σ x over the group.
+template <class Format>
+constexpr int TOTALS = Format::GROUP ? 1 : Format::CHAINS;
+
 template <class Format, int TOKENS, int PANELS>
 __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typename Format::X* const* x_in, int64_t K,
-                                    const float* const* group_sums_in, bool resume, float* totals_out) {
+                                    const float* const* group_sums, bool resume, float* out) {
   const uint8_t* panels[PANELS];
   const typename Format::X* x[TOKENS];
   for (int p = 0; p < PANELS; ++p) panels[p] = panels_in[p];
   for (int t = 0; t < TOKENS; ++t) x[t] = x_in[t];
 
-  Vec16 totals[TOKENS][PANELS];
+  Vec16 totals[TOTALS<Format>][TOKENS][PANELS];
+  const auto each = [&](const auto& f) __attribute__((always_inline)) {
 #pragma GCC unroll 8
-  for (int t = 0; t < TOKENS; ++t)
+    for (int t = 0; t < TOKENS; ++t)
 #pragma GCC unroll 8
-    for (int p = 0; p < PANELS; ++p)
-      totals[t][p] = resume ? load(totals_out + (t * PANELS + p) * PANEL_ROWS) : zero_vec16();
-
-  if constexpr (Format::GROUP == 0) {
-    int64_t offset = 0;
-    for (int64_t k = 0; k < K; k += Format::STEP_K, offset += Format::STEP_BYTES)
-      step<Format, TOKENS, PANELS>(totals, panels, offset, x, k);
+      for (int p = 0; p < PANELS; ++p)
+#pragma GCC unroll 2
+        for (int c = 0; c < TOTALS<Format>; ++c)
+          f(totals[c][t][p], out + ((t * PANELS + p) * TOTALS<Format> + c) * PANEL_ROWS);
+  };
+  each([&](Vec16& total, const float* from) __attribute__((always_inline)) {
+    total = resume ? load(from) : zero_vec16();
+  });
+  if constexpr (Format::GROUP) {
+    for (int64_t group = 0; group < K / Format::GROUP; ++group)
+      add_group<Format>(totals[0], panels, group, x, group_sums);
   } else {
-    using Scale = typename Format::Scale;
-    for (int64_t k = 0, group = 0; k < K; k += Format::GROUP, ++group) {
-      const int64_t start = group * Format::GROUP_BYTES;
-      Vec16 sums[TOKENS][PANELS];
+    constexpr int LOADS = Format::CHAINS;
+    const int64_t num_steps = K / Format::STEP_K;
+    int64_t i = 0;
+    for (; i + LOADS <= num_steps; i += LOADS) {
 #pragma GCC unroll 8
-      for (int t = 0; t < TOKENS; ++t)
-#pragma GCC unroll 8
-        for (int p = 0; p < PANELS; ++p) sums[t][p] = zero_vec16();
-      for (int i = 0; i < Format::GROUP / Format::STEP_K; ++i)
-        step<Format, TOKENS, PANELS>(sums, panels, start + i * Format::STEP_BYTES, x, k + i * Format::STEP_K);
-#pragma GCC unroll 8
-      for (int p = 0; p < PANELS; ++p) {
-        const Scale* scales = reinterpret_cast<const Scale*>(panels[p] + start + Format::CODE_BYTES);
-        const Vec16 scale = load(scales);
-#pragma GCC unroll 8
-        for (int t = 0; t < TOKENS; ++t) totals[t][p] = fma(scale, sums[t][p], totals[t][p]);
-        if constexpr (Format::HAS_MINIMUM) {
-          const Vec16 minimum = load(scales + PANEL_ROWS);
-#pragma GCC unroll 8
-          for (int t = 0; t < TOKENS; ++t)
-            totals[t][p] = fma(minimum, broadcast(group_sums_in[t][group]), totals[t][p]);
-        }
-      }
+      for (int p = 0; p < PANELS; ++p) prefetch<TOKENS>(panels[p] + i * Format::STEP_BYTES);
+      unroll<LOADS>([&](auto j) __attribute__((always_inline)) {
+        step<Format, decltype(j)::value>(totals, panels, (i + j) * Format::STEP_BYTES, x, (i + j) * Format::STEP_K);
+      });
     }
+    if (LOADS > 1 && i < num_steps) step<Format, 0>(totals, panels, i * Format::STEP_BYTES, x, i * Format::STEP_K);
   }
-
-#pragma GCC unroll 8
-  for (int t = 0; t < TOKENS; ++t)
-#pragma GCC unroll 8
-    for (int p = 0; p < PANELS; ++p) pagedc::store(totals_out + (t * PANELS + p) * PANEL_ROWS, totals[t][p]);
+  each([&](Vec16 total, float* to) __attribute__((always_inline)) { pagedc::store(to, total); });
 }
 
 // tile<…> for a number of tokens known only at run time.
