@@ -3,14 +3,16 @@
 from pathlib import Path
 
 from pagedc.compiler.checkpoint.base import Checkpoint, QuantizedTensor
+from pagedc.compiler.checkpoint.config_file import CONFIG
 from pagedc.compiler.checkpoint.demo import DEMO, Progress, open_demo
 from pagedc.compiler.checkpoint.gguf import GGUFCheckpoint
 from pagedc.compiler.checkpoint.hf import HFCheckpoint
 from pagedc.compiler.checkpoint.hub import fetch_config, is_hub_id, open_hub
 from pagedc.compiler.checkpoint.random import RandomCheckpoint
+from pagedc.compiler.checkpoint.special_tokens import SpecialTokens, special_tokens
 from pagedc.compiler.errors import CheckpointError
 
-__all__ = ["Checkpoint", "QuantizedTensor", "open_checkpoint"]
+__all__ = ["Checkpoint", "QuantizedTensor", "SpecialTokens", "open_checkpoint", "special_tokens"]
 
 FORMS = f"a Hugging Face directory, a hub id, a .gguf file, or {DEMO}"
 
@@ -42,6 +44,9 @@ def open_checkpoint(
 
 def _open_path(path: Path) -> Checkpoint:
     if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        if files and not (path / CONFIG).exists():
+            raise CheckpointError(f"{path}: no {CONFIG} in it; give the path of a file, such as {files[0]}")
         return HFCheckpoint(path)
     if path.suffix == ".gguf":
         return GGUFCheckpoint(path)

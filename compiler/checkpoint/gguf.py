@@ -1,6 +1,5 @@
 """A GGUF file: config and tokenizer from its metadata, block-quantized tensors kept as they are."""
 
-import importlib
 import logging
 import math
 from collections import Counter
@@ -10,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from gguf import GGMLQuantizationType
+from transformers.integrations.gguf import get_gguf_conversion_mapping, is_gguf_arch_supported
 
 from pagedc.compiler.checkpoint.base import QuantizedTensor
 from pagedc.compiler.checkpoint.conversion import Conversion
@@ -18,7 +18,7 @@ from pagedc.compiler.checkpoint.gguf_config import ROPE_FACTORS, read_gguf_confi
 from pagedc.compiler.checkpoint.gguf_file import GGUFFile
 from pagedc.compiler.checkpoint.gguf_names import ProcessorNames, Stored
 from pagedc.compiler.checkpoint.gguf_tokenizer import gguf_tokenizer_files
-from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.errors import CheckpointError, UnsupportedError
 from pagedc.compiler.trace import build
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,11 @@ class GGUFCheckpoint:
 
     def __init__(self, path: Path, *, name: str | None = None, source: str | None = None) -> None:
         self._file = GGUFFile(path)
+        num_parts = self._file.metadata.get("split.count", 1)
+        if num_parts != 1:
+            raise UnsupportedError(
+                f"{path}: one of {num_parts} parts; join them with llama-gguf-split --merge"
+            )
         self.name = name or path.stem
         self.source = source or str(path.resolve())
         self.config = read_gguf_config(self._file)
@@ -134,12 +139,8 @@ def _floats(stored: Stored) -> torch.Tensor:
 
 def _names(model: torch.nn.Module, config: Any, file: GGUFFile) -> _Names:
     architecture = file.metadata["general.architecture"]
-    try:
-        tables = importlib.import_module("transformers.integrations.gguf")
-    except ImportError:  # before transformers 5.20 there are processors only
-        tables = None
-    if tables is not None and tables.is_gguf_arch_supported(architecture):
-        return _ConversionNames(model, tables.get_gguf_conversion_mapping(architecture, config), file)
+    if is_gguf_arch_supported(architecture):
+        return _ConversionNames(model, get_gguf_conversion_mapping(architecture, config), file)
     return ProcessorNames(model, config, architecture, list(file.tensors))
 
 

@@ -2,12 +2,9 @@
 
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from pagedc.compiler.checkpoint.gguf_file import GGUFFile
 from pagedc.compiler.checkpoint.pretokenizers import PRE_TOKENIZERS, PreTokenizer, pre_tokenizer_json
-from pagedc.compiler.checkpoint.shards import first_line
-from pagedc.compiler.checkpoint.tokenizer_files import dump_json
+from pagedc.compiler.checkpoint.tokenizer_files import check_tokenizer, dump_json
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
 
 CONTROL, USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
@@ -27,9 +24,10 @@ SPACE = "▁"  # a space in a sentencepiece vocabulary
 def gguf_tokenizer_files(file: GGUFFile) -> dict[str, bytes]:
     """Raises CheckpointError where the vocabulary does not fit, UnsupportedError for an unknown kind."""
     vocabulary = Vocabulary(file)
-    tokenizer = vocabulary.tokenizer_json()
+    tokenizer = dump_json(vocabulary.tokenizer_json())
+    check_tokenizer(file.path, tokenizer)
     files = {
-        "tokenizer.json": _checked(file, tokenizer),
+        "tokenizer.json": tokenizer,
         "tokenizer_config.json": dump_json(vocabulary.tokenizer_config()),
         "generation_config.json": dump_json(vocabulary.generation_config()),
     }
@@ -244,15 +242,3 @@ class Vocabulary:
         if values and not isinstance(values[0], str):
             raise CheckpointError(f"{self.path}: tokenizer.ggml.{key} is not a list of strings")
         return values
-
-
-def _checked(file: GGUFFile, tokenizer: dict[str, Any]) -> bytes:
-    """The bytes of tokenizer.json, after tokenizers has read them."""
-    data = dump_json(tokenizer)
-    try:
-        Tokenizer.from_buffer(data)
-    except Exception as error:  # tokenizers raises plain Exception
-        raise CheckpointError(
-            f"{file.path}: its vocabulary does not fit together: {first_line(error)}"
-        ) from error
-    return data

@@ -6,10 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from pagedc.compiler.checkpoint.base import TOKENIZER_FILES
 from pagedc.compiler.checkpoint.shards import first_line, read_json
+from pagedc.compiler.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 OLDER_FORMATS = ("tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
@@ -22,6 +24,8 @@ def read_tokenizer_files(directory: Path) -> dict[str, bytes]:
     }
     if "tokenizer.json" not in files and any((directory / name).is_file() for name in OLDER_FORMATS):
         files |= _converted(directory)
+    if "tokenizer.json" in files:
+        check_tokenizer(directory, files["tokenizer.json"])
     if "chat_template.jinja" not in files and (template := _template(directory)):
         files["chat_template.jinja"] = template.encode()
     return {name: files[name] for name in TOKENIZER_FILES if name in files}
@@ -48,6 +52,14 @@ def _template(directory: Path) -> str | None:
             if template is not None:
                 return template
     return None
+
+
+def check_tokenizer(path: Path, data: bytes) -> None:
+    """Raises CheckpointError where tokenizers cannot read it: better now than when it serves."""
+    try:
+        Tokenizer.from_buffer(data)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise CheckpointError(f"{path}: its tokenizer cannot be read: {first_line(error)}") from error
 
 
 def default_template(value: Any) -> str | None:

@@ -191,6 +191,12 @@ def test_tensors_that_do_not_fit_are_refused(
         open_checkpoint(str(path)).read("model.layers.1.mlp.up_proj.weight")
 
 
+def test_a_part_of_a_model_is_refused(write_gguf: WriteGguf) -> None:
+    path = write_gguf({"split.count": 3, "split.no": 0}, {"a": torch.zeros(4)})
+    with pytest.raises(UnsupportedError, match="one of 3 parts"):
+        open_checkpoint(str(path))
+
+
 def test_unknown_architecture_is_refused(write_gguf: WriteGguf) -> None:
     path = write_gguf({"nothing.block_count": 2}, {"a": torch.zeros(4)}, architecture="nothing")
     with pytest.raises(UnsupportedError, match="no config for architecture 'nothing'") as error:

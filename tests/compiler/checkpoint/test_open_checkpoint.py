@@ -22,6 +22,12 @@ def test_hub_without_network_is_one_line() -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_of_gguf_files_names_one(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(CheckpointError, match=r"such as .*model\.gguf"):
+        open_checkpoint(str(tmp_path))
+
+
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.touch()
