@@ -31,5 +31,6 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if getattr(self, name) < (0 if name in ("max_waiting", "drain_timeout") else 1):
-                raise UsageError(f"{name} is {getattr(self, name)}, which is too small")
+            value = getattr(self, name)
+            if value < 0 or (value == 0 and name not in ("max_waiting", "drain_timeout")):
+                raise UsageError(f"{name} is {value}, which is too small")

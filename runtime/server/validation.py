@@ -19,6 +19,20 @@ from pagedc.runtime.server.protocol import (
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_INT32 = 2**31 - 1
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+# What only the server gives to a template, or to whoever renders it.
+RESERVED_VARIABLES = (
+    "add_generation_prompt",
+    "bos_token",
+    "chat_template",
+    "continue_final_message",
+    "documents",
+    "eos_token",
+    "messages",
+    "self",
+    "template",
+    "tokenize",
+    "tools",
+)
 
 # Documented fields that change the answer and that the server does not act on.
 _CHAT_REFUSED = (
@@ -164,8 +178,8 @@ def check_template_fields(request: ChatTemplateFields, messages: list[Message], 
             "chat_template_kwargs", f"it has {len(kwargs)} entries, above {limits.max_template_kwargs}"
         )
     for name, value in kwargs.items():
-        if not name.isidentifier() or name.startswith("_") or len(name) > 64:
-            raise invalid("chat_template_kwargs", f"{quoted(name)} is not a name")
+        if not name.isidentifier() or name.startswith("_") or len(name) > 64 or name in RESERVED_VARIABLES:
+            raise invalid("chat_template_kwargs", f"{quoted(name)} is not a name that may be given")
         if not isinstance(value, str | int | float | bool | None):
             raise invalid(
                 f"chat_template_kwargs.{name}", "it must be a string, a number, true, false or null"

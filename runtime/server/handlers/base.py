@@ -53,32 +53,54 @@ class BaseHandler(RequestHandler):
         return None
 
     def prepare(self) -> None:
-        """Refuse by the head alone what can be: a wrong key, a body too large or compressed."""
+        """Refuse by the head alone what can be refused by it."""
+        try:
+            self.check_head()
+        except (PagedcError, HTTPError) as error:
+            self._refuse(failure_of(error))
+
+    def check_head(self) -> None:
+        """Raise for a wrong key, or a body that is compressed or too large."""
         if self.request.method == "OPTIONS" and self.state.allow_origin:
             return
         if self.request.path not in OPEN_PATHS:
             self.state.keys.check(self.request.headers.get_list("Authorization"))
         if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise HTTPError(415)
-        limit = self.state.limits.max_body_bytes
-        length = self.request.headers.get("Content-Length", "0")
-        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limit):
-            self._refused = status_failure(413, f"The body has {length[:20]} bytes; {limit} are allowed.")
-            self._refused.headers["Connection"] = "close"
-            if len(length) > 18 or int(length) > MAX_DISCARD or "Expect" in self.request.headers:
-                self._finish_failure(self._refused)
+        if self._content_length > self.state.limits.max_body_bytes:
+            raise HTTPError(413)
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body up to its bound, then drop it up to another, then hang up."""
         self._num_body_bytes += len(chunk)
-        if self._num_body_bytes <= self.state.limits.max_body_bytes:
+        if self._refused is not None:
+            if self._num_body_bytes > MAX_DISCARD and not self._finished:
+                self._send_refusal()
+        elif self._num_body_bytes > self.state.limits.max_body_bytes:
+            self._refuse(status_failure(413))
+        else:
             self._body += chunk
-            return
-        if self._refused is None:
-            limit = self.state.limits.max_body_bytes
-            self._refused = status_failure(413, f"The body has more than {limit} bytes.")
-            self._refused.headers["Connection"] = "close"
-        if self._num_body_bytes > MAX_DISCARD and not self._finished:
+
+    @property
+    def _content_length(self) -> int:
+        length = self.request.headers.get("Content-Length", "0")
+        if not length.isascii() or not length.isdigit():
+            return 0  # Tornado refuses it when it comes to the body
+        return int(length[:20])
+
+    def _refuse(self, failure: Failure) -> None:
+        """Answer once the body is there, which is dropped; at once if it is too long to wait for."""
+        self._refused = failure
+        self._body.clear()
+        if failure.status == 413:
+            failure.headers["Connection"] = "close"
+        if self._content_length > MAX_DISCARD or "Expect" in self.request.headers:
+            self._send_refusal()
+        else:  # instead of the route's own method
+            setattr(self, (self.request.method or "get").lower(), self._send_refusal)
+
+    def _send_refusal(self, *args: str) -> None:
+        if self._refused is not None:
             self._finish_failure(self._refused)
 
     def options(self, *args: str) -> None:
@@ -91,8 +113,6 @@ class BaseHandler(RequestHandler):
 
     def json_body(self, type_: type[T]) -> T:
         """The body as a struct; raises RequestError, or HTTPError for a body that is refused as a whole."""
-        if self._refused is not None:
-            raise HTTPError(413)
         media_type = self.request.headers.get("Content-Type", "").split(";", 1)[0].strip().lower()
         if (
             media_type != "application/json"
@@ -132,10 +152,7 @@ class BaseHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Tornado's way to say that something was raised: here errors get their body."""
         exc_info = kwargs.get("exc_info")
-        failure = failure_of(exc_info[1]) if exc_info else status_failure(status_code)
-        if self._refused is not None and failure.status == 413:
-            failure = self._refused
-        self._finish_failure(failure)
+        self._finish_failure(failure_of(exc_info[1]) if exc_info else status_failure(status_code))
 
     def _finish_failure(self, failure: Failure) -> None:
         self.state.metrics.rejected[str(failure.status)] += 1
@@ -161,8 +178,7 @@ class BaseHandler(RequestHandler):
 class UnknownRouteHandler(BaseHandler):
     """Every path that is no route."""
 
-    def prepare(self) -> None:
+    def check_head(self) -> None:
         """The key first: without one nobody learns which routes there are."""
-        super().prepare()
-        if not self._finished:
-            raise HTTPError(404)
+        super().check_head()
+        raise HTTPError(404)

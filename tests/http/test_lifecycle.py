@@ -1,0 +1,184 @@
+"""Starting, overload, clients that leave, draining and dying."""
+
+import json
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.http.fake_engine import PANGRAM
+from tests.http.server_process import Answer, ServerProcess, events, read_all
+
+Start = Callable[..., ServerProcess]
+SLOW = {"delay": 0.05}
+HEAD = (
+    b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n"
+)
+
+
+def open_request(server: ServerProcess, **fields: Any) -> socket.socket:
+    """Send a completion request and leave its answer unread."""
+    body = json.dumps({"model": "fake", "prompt": "x", "max_tokens": 400, **fields}).encode()
+    sock = server.connect()
+    sock.sendall(HEAD % len(body) + body)
+    return sock
+
+
+def in_background(work: Callable[[], Answer]) -> Callable[[], Answer]:
+    """Start work in a thread; calling the result waits for it."""
+    answers: list[Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(work()))
+    thread.start()
+
+    def wait() -> Answer:
+        thread.join(20)
+        return answers[0]
+
+    return wait
+
+
+def test_requests_before_the_engine_is_ready_wait(start_server: Start) -> None:
+    server = start_server(engine={"boot": 0.6})
+    assert server.ask("GET", "/health").status == 200
+    ready = server.ask("GET", "/ready")
+    assert (ready.status, ready.json(), ready.headers["retry-after"]) == (503, {"status": "starting"}, "1")
+    assert server.ask("GET", "/v1/models").status == 200
+    answer = server.complete()
+    assert answer.status == 200
+    assert answer.json()["choices"][0]["text"] == PANGRAM[:5]
+    assert server.ask("GET", "/ready").json() == {"status": "ready"}
+
+
+def test_an_engine_that_cannot_start_ends_the_server(start_server: Start) -> None:
+    server = start_server(engine={"boot": 0.2, "fail": "the package is broken"})
+    assert server.process.wait(10) == 1
+    assert "the package is broken" in server.log()
+
+
+def test_too_many_requests(start_server: Start) -> None:
+    server = start_server(engine=SLOW, limits={"max_waiting": 2})
+    held = [open_request(server) for _ in range(6)]  # four run, two wait
+    server.wait_for_metric("num_http_requests", 6)
+    answer = server.complete()
+    assert answer.status == 429
+    assert answer.headers["retry-after"] == "1"
+    assert answer.error["type"] == "rate_limit_error"
+    assert server.ask("GET", "/health").status == 200
+    for sock in held:
+        sock.close()
+    server.wait_for_metric("num_http_requests", 0)
+    assert server.complete(max_tokens=1).status == 200
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("how", ["close", "reset", "half-close"])
+def test_a_client_that_leaves_ends_its_request(server: ServerProcess, stream: bool, how: str) -> None:
+    began = server.metric("num_requests_running")
+    sock = open_request(server, prompt=["a", "b"], n=2, stream=stream)
+    server.wait_for_metric("num_requests_running", began + 2)
+    if stream:
+        assert sock.recv(10)
+    if how == "reset":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if how == "half-close":
+        sock.shutdown(socket.SHUT_WR)
+    else:
+        sock.close()
+    server.wait_for_metric("num_requests_running", began, timeout=0.3)
+    sock.close()
+
+
+def test_a_client_that_leaves_between_requests(server: ServerProcess) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert server.complete().status == 200
+
+
+def test_a_client_that_does_not_read_is_left(start_server: Start) -> None:
+    server = start_server(limits={"write_timeout": 0.3})
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    sock.connect((server.host, server.port))
+    body = json.dumps(
+        {"model": "fake", "prompt": ["x"] * 64, "n": 4, "max_tokens": 500, "stream": True, "logprobs": 20}
+    ).encode()
+    sock.sendall(HEAD % len(body) + body)
+    server.wait_for_metric("num_requests_running", 0)
+    server.wait_for_metric("num_http_requests", 0)
+    assert 'finished_reason="abort"' in server.ask("GET", "/metrics").body.decode()
+    assert server.complete().status == 200
+    sock.close()
+
+
+def test_sigterm_lets_running_requests_end(start_server: Start) -> None:
+    server = start_server(engine=SLOW)
+    stream = in_background(lambda: server.complete(max_tokens=20, stream=True))
+    whole = in_background(lambda: server.complete(max_tokens=20))
+    server.wait_for_metric("num_requests_running", 2)
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_log("Draining")
+    ready = server.ask("GET", "/ready")
+    assert (ready.status, ready.json()) == (503, {"status": "draining"})
+    refused = server.complete()
+    assert (refused.status, refused.error["code"]) == (503, "overloaded")
+    assert int(refused.headers["retry-after"]) > 0
+    assert server.ask("GET", "/health").status == 200
+    assert "".join(event["choices"][0]["text"] for event in events(stream().body)) == PANGRAM[:20]
+    assert whole().json()["choices"][0]["text"] == PANGRAM[:20]
+    assert server.process.wait(10) == 0
+
+
+def test_sigterm_waits_only_so_long(start_server: Start) -> None:
+    server = start_server(engine=SLOW, limits={"drain_timeout": 0.2})
+    stream = in_background(lambda: server.complete(max_tokens=400, stream=True))
+    whole = in_background(lambda: server.complete(max_tokens=400))
+    server.wait_for_metric("num_requests_running", 2)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 0
+    last = stream().body.decode().strip().split("\n\n")[-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_dead"
+    assert (whole().status, whole().error["code"]) == (500, "engine_dead")
+
+
+def test_sigint_ends_the_server_with_its_requests(start_server: Start) -> None:
+    server = start_server(engine=SLOW)
+    sock = open_request(server, stream=True)
+    server.wait_for_metric("num_requests_running", 1)
+    began = time.monotonic()
+    server.process.send_signal(signal.SIGINT)
+    assert b"error" in read_all(sock)
+    assert server.process.wait(10) == 130
+    assert time.monotonic() - began < 5
+    sock.close()
+
+
+def test_sigterm_while_the_engine_starts(start_server: Start) -> None:
+    server = start_server(engine={"boot": 30})
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 0
+
+
+def test_metrics(start_server: Start) -> None:
+    server = start_server()
+    server.complete(max_tokens=7, n=2)
+    server.complete(prompt="#eos 3", max_tokens=7)
+    server.complete(temperature=-1)
+    text = server.ask("GET", "/metrics").body.decode()
+    for name in (
+        "time_to_first_token_seconds",
+        "inter_token_latency_seconds",
+        "time_per_output_token_seconds",
+    ):
+        assert f'pagedc:{name}_bucket{{le="+Inf",model_name="fake"}}' in text
+    assert server.metric("e2e_request_latency_seconds_count") == 3
+    assert server.metric("generation_tokens_total") == 7 * 2 + 4
+    assert 'pagedc:request_success_total{finished_reason="length",model_name="fake"} 2.0' in text
+    assert 'pagedc:request_success_total{finished_reason="stop",model_name="fake"} 1.0' in text
+    assert 'pagedc:request_rejections_total{model_name="fake",status="400"} 1.0' in text
+    assert 'pagedc:boot_seconds{model_name="fake",phase="engine"}' in text
