@@ -93,8 +93,8 @@ def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | 
         if options.memory is not None:
             given = f"memory is {options.memory}"
         raise UsageError(
-            f"{given}, but one sequence of max_model_len {max_model_len} needs {needed} bytes, {fixed} of them "
-            f"for weights and activations: lower max_model_len, or give --memory at least {needed}"
+            f"{given}, but one sequence of max_model_len {max_model_len} needs {needed} bytes, {fixed} of "
+            f"them for weights and activations: lower max_model_len, or give --memory at least {needed}"
         )
     return EngineConfig(
         block_size=block_size,
