@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
+from pagedc.compiler.checkpoint.module import LAYER_COUNTS, check_num_layers
 from pagedc.compiler.checkpoint.shards import first_line, read_json
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
 from pagedc.compiler.trace import quiet
@@ -42,6 +43,10 @@ def read_config(path: Path, *, weights: bool = True) -> PretrainedConfig:
             f"{path.parent}: its weights are quantised ({method}); "
             "give the unquantised checkpoint and --quantize, or a GGUF file"
         )
+    text = values.get("text_config")
+    for part in (values, text if isinstance(text, dict) else {}):
+        for key in LAYER_COUNTS:
+            check_num_layers(str(path), part.get(key))
     try:
         with quiet():
             config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)

@@ -18,8 +18,8 @@ from pagedc.compiler.checkpoint.gguf_config import ROPE_FACTORS, read_gguf_confi
 from pagedc.compiler.checkpoint.gguf_file import GGUFFile
 from pagedc.compiler.checkpoint.gguf_names import ProcessorNames, Stored
 from pagedc.compiler.checkpoint.gguf_tokenizer import gguf_tokenizer_files
+from pagedc.compiler.checkpoint.module import meta_module
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
-from pagedc.compiler.trace import build
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class GGUFCheckpoint:
         self.name = name or path.stem
         self.source = source or str(path.resolve())
         self.config = read_gguf_config(self._file)
-        model = build(self.config)
+        model = meta_module(self.config)
         self._state = model.state_dict()
         self._tied = _tied_twins(model)
         self._names = _names(model, self.config, self._file)

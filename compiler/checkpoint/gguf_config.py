@@ -17,6 +17,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from pagedc.compiler.checkpoint.gguf_blocks import read_tensor
 from pagedc.compiler.checkpoint.gguf_file import GGUFFile
+from pagedc.compiler.checkpoint.module import check_num_layers
 from pagedc.compiler.checkpoint.shards import first_line
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
 from pagedc.compiler.trace import quiet
@@ -40,6 +41,7 @@ def read_gguf_config(file: GGUFFile) -> PretrainedConfig:
     architecture = file.metadata.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise CheckpointError(f"{file.path}: no general.architecture in it")
+    check_num_layers(str(file.path), file.metadata.get(f"{architecture}.block_count"))
     with tempfile.TemporaryDirectory() as folder:
         _write_header(file, architecture, Path(folder, "header.gguf"))
         try:
@@ -130,15 +132,14 @@ def _set_rope(config: PretrainedConfig, file: GGUFFile, architecture: str) -> No
 def _llama3_rope(config: PretrainedConfig, rope: dict[str, Any], file: GGUFFile) -> dict[str, Any]:
     """The parameters whose frequencies are those of the file's factors; refused where there are none."""
     factors = read_tensor(file, ROPE_FACTORS)
-    assert isinstance(factors, torch.Tensor)
-    factors = factors.float().flatten()
-    found = {"rope_type": "llama3", "factor": float(factors.max()), **LLAMA3_ROPE}
-    plain = 1.0 / rope["rope_theta"] ** (torch.arange(0, 2 * len(factors), 2).float() / (2 * len(factors)))
-    config.rope_parameters = rope | found
-    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
-    if scaled.shape != plain.shape or not torch.allclose(plain / scaled, factors, rtol=1e-4):
-        raise UnsupportedError(
-            f"{file.path}: {ROPE_FACTORS} holds rotary factors of an unknown rule; "
-            "use the safetensors checkpoint"
-        )
-    return found
+    if isinstance(factors, torch.Tensor) and "rope_theta" in rope:
+        factors = factors.float().flatten()
+        found = {"rope_type": "llama3", "factor": float(factors.max()), **LLAMA3_ROPE}
+        plain = 1.0 / rope["rope_theta"] ** (torch.arange(0, 2 * len(factors), 2) / (2 * len(factors)))
+        config.rope_parameters = rope | found
+        scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+        if scaled.shape == plain.shape and torch.allclose(plain / scaled, factors, rtol=1e-4):
+            return found
+    raise UnsupportedError(
+        f"{file.path}: {ROPE_FACTORS} holds rotary factors of an unknown rule; use the safetensors checkpoint"
+    )

@@ -8,10 +8,10 @@ from transformers import PretrainedConfig
 
 from pagedc.compiler.checkpoint.config_file import CONFIG, read_config
 from pagedc.compiler.checkpoint.conversion import Conversion
+from pagedc.compiler.checkpoint.module import meta_module
 from pagedc.compiler.checkpoint.shards import Shards
 from pagedc.compiler.checkpoint.tokenizer_files import read_tokenizer_files
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
-from pagedc.compiler.trace import build
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -25,7 +25,7 @@ class HFCheckpoint:
         self.name = name or directory.resolve().name
         self.source = source or str(directory.resolve())
         self.config: PretrainedConfig = read_config(directory / CONFIG)
-        model = build(self.config)  # refuses an unsupported config before any shard is opened
+        model = meta_module(self.config)  # refuses an unsupported config before any shard is opened
         self._shards = Shards(directory)
         self._conversion = Conversion(model, {key: info.shape for key, info in self._shards.infos.items()})
         self._state = model.state_dict()

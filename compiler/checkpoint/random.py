@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 
 from pagedc.compiler.checkpoint.config_file import CONFIG, read_config
+from pagedc.compiler.checkpoint.module import meta_module
 from pagedc.compiler.checkpoint.tokenizer_files import read_tokenizer_files
 from pagedc.compiler.errors import CheckpointError
-from pagedc.compiler.trace import build
 
 INITIALIZER_RANGE = 0.02  # where the config has none
 
@@ -25,7 +25,7 @@ class RandomCheckpoint:
         self.config = read_config(file, weights=False)
         self.name = name or (directory.resolve().name if file.name == CONFIG else file.stem)
         self.source = f"{source or file.resolve()}, random weights"
-        model = build(self.config)
+        model = meta_module(self.config)
         self._state = model.state_dict()
         self._tied: dict[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
         self._std = float(getattr(self.config, "initializer_range", None) or INITIALIZER_RANGE)

@@ -65,7 +65,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def first_line(error: BaseException) -> str:
     """An error of another library in at most one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    headed = len(lines) > 1 and lines[0].endswith(":")  # the first line only says what the second is about
+    return " ".join(lines[: 1 + headed])[:300] or type(error).__name__
 
 
 def _shard_paths(directory: Path) -> dict[Path, set[str]]:

@@ -49,9 +49,33 @@ def test_quantised_weights_are_refused_before_they_are_looked_for(tmp_path: Path
     assert not hasattr(read_config(path, weights=False), "quantization_config")
 
 
-def test_values_of_wrong_types_are_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"hidden_size": "wide"},
+        {"hidden_size": -1},
+        {"hidden_size": 0},
+        {"vocab_size": -5},
+        {"vocab_size": 2**62},
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": 0},
+        {"num_hidden_layers": None},
+        {"num_attention_heads": 0},
+        {"num_key_value_heads": 0},
+        {"head_dim": 0},
+        {"pad_token_id": 10**9},
+        {"hidden_act": "evil"},
+        {"rope_scaling": {"rope_type": "evil"}},
+        {"rope_scaling": [1]},
+        {"torch_dtype": "evil"},
+        {"text_config": {"a": 1}},
+    ],
+    ids=str,
+)
+def test_values_that_make_no_model_are_one_line(tmp_path: Path, values: dict[str, Any]) -> None:
+    write(tmp_path, **values)
     with pytest.raises((CheckpointError, UnsupportedError)) as error:
-        open_checkpoint(str(write(tmp_path, hidden_size="wide").parent))
+        open_checkpoint(str(tmp_path), random_weights=True)
     assert "\n" not in str(error.value)
 
 

@@ -197,6 +197,32 @@ def test_a_part_of_a_model_is_refused(write_gguf: WriteGguf) -> None:
         open_checkpoint(str(path))
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"block_count": 2**32 - 1},
+        {"block_count": 0},
+        {"block_count": "two"},
+        {"attention.head_count": 0},
+        {"attention.head_count_kv": 0},
+        {"embedding_length": 0},
+        {"embedding_length": 2**32 - 1},
+        {"rope.freq_base": "fast"},
+        {"attention.key_length": 0},
+        {"attention.layer_norm_rms_epsilon": [1, 2]},
+        {"rope.scaling.type": "evil"},
+    ],
+    ids=str,
+)
+def test_metadata_that_makes_no_model_is_one_line(write_gguf: WriteGguf, values: dict[str, Any]) -> None:
+    model = build(LlamaConfig(**SIZES))
+    metadata = llama_metadata(model.config) | {f"llama.{key}": value for key, value in values.items()}
+    path = write_gguf(metadata, gguf_tensors(model, "llama"))
+    with pytest.raises((CheckpointError, UnsupportedError)) as error:
+        open_checkpoint(str(path))
+    assert "\n" not in str(error.value)
+
+
 def test_unknown_architecture_is_refused(write_gguf: WriteGguf) -> None:
     path = write_gguf({"nothing.block_count": 2}, {"a": torch.zeros(4)}, architecture="nothing")
     with pytest.raises(UnsupportedError, match="no config for architecture 'nothing'") as error:
