@@ -7,7 +7,7 @@ from pagedc.compiler.checkpoint.shards import first_line
 from pagedc.compiler.errors import CompileError, UnsupportedError
 from pagedc.compiler.trace import build
 
-# The deepest published models have about 130; a stranger's config may say 10⁹, at a millisecond each to build.
+# The deepest published models have about 130; a stranger's config may say 10⁹, a millisecond each to build.
 MAX_LAYERS = 2048
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
@@ -26,6 +26,6 @@ def meta_module(config: PretrainedConfig) -> torch.nn.Module:
 
 
 def check_num_layers(model: str, num_layers: object) -> None:
-    """Raises UnsupportedError for a number no model has: before a config is made, which may list every layer."""
+    """Raises UnsupportedError for a number no model has; before a config is made, which may list each layer."""
     if isinstance(num_layers, int) and not 0 < num_layers <= MAX_LAYERS:
         raise UnsupportedError(f"{model}: {num_layers} layers, not between 1 and {MAX_LAYERS}")
