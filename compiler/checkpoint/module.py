@@ -26,6 +26,6 @@ def meta_module(config: PretrainedConfig) -> torch.nn.Module:
 
 
 def check_num_layers(model: str, num_layers: object) -> None:
-    """Raises UnsupportedError for a number no model has; before a config is made, which may list each layer."""
+    """Raises UnsupportedError for a number no model has: before a config is made that may list each layer."""
     if isinstance(num_layers, int) and not 0 < num_layers <= MAX_LAYERS:
         raise UnsupportedError(f"{model}: {num_layers} layers, not between 1 and {MAX_LAYERS}")
