@@ -1,14 +1,36 @@
 """The engine's process as seen from an asyncio program: start it, ask it, survive its death.
 
-Thread safety: every method belongs to the event loop's thread, except `spawn`, which may be called before there is a loop.
+Thread safety: every method belongs to the event loop's thread, except `spawn`, which may be called before
+there is a loop.
 """
 
+import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from pagedc.runtime.config import EngineOptions
-from pagedc.runtime.messages import EngineStats, Ready, TokenEvent
+from pagedc.runtime.engine_client import ENGINE_COMMAND, EngineClient
+from pagedc.runtime.errors import EngineDeadError, EngineError, OverloadedError, PagedcError, RequestError
+from pagedc.runtime.messages import (
+    Abort,
+    AddRequest,
+    EngineStats,
+    FromEngine,
+    Outputs,
+    Ready,
+    Start,
+    TokenEvent,
+)
 from pagedc.runtime.sampling_params import SamplingParams
+
+# Seconds: the first restart is immediate, each further one of an engine that does not stay alive waits
+# longer.
+FIRST_BACKOFF, MAX_BACKOFF = 0.25, 30.0
+HEALTHY_AFTER = 30.0  # an engine that lived this long begins anew
+
+logger = logging.getLogger(__name__)
 
 
 class AsyncEngine:
@@ -22,31 +44,60 @@ class AsyncEngine:
     >>> await engine.drain(timeout=30); await engine.close()
     """
 
-    stats: EngineStats  # as of the last step; an idle engine's are as of its last step
-    num_restarts: int
-
-    def __init__(self, package: str | Path, options: EngineOptions | None = None) -> None:
-        raise NotImplementedError
+    def __init__(
+        self,
+        package: str | Path,
+        options: EngineOptions | None = None,
+        *,
+        command: Sequence[str] = ENGINE_COMMAND,  # the engine's process; the number of its socket is appended
+    ) -> None:
+        self.stats = EngineStats()  # as of the last step
+        self.num_restarts = 0
+        self._backoff = 0.0  # seconds before the next restart
+        self._start_message = Start(str(Path(package).absolute()), options or EngineOptions())
+        self._command = command
+        self._client: EngineClient | None = None
+        self._dead: EngineClient | None = None  # its predecessor, until it is buried
+        self._ready: asyncio.Future[Ready] | None = None  # of the process that runs or is being started
+        self._streams: dict[str, _Stream] = {}  # requests that the process has been sent
+        self._num_waiting = 0  # requests that wait for a process
+        self._restart: asyncio.Task[None] | None = None
+        self._is_draining = self._is_closing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def spawn(self) -> None:
         """Start the process without waiting for it; does nothing if it runs."""
-        raise NotImplementedError
+        if self._client is None:
+            self._client = EngineClient(self._command, self._start_message)
 
     async def start(self) -> Ready:
-        """Wait until the engine takes requests; raises PackageError, UsageError or EngineError with its reason."""
-        raise NotImplementedError
+        """Wait until the engine takes requests; raises PackageError, UsageError or EngineError with its
+        reason.
+        """
+        if self._is_closing:
+            raise EngineDeadError("the engine was closed")
+        if self._ready is None:
+            self._ready = asyncio.get_running_loop().create_future()
+            await self._boot()
+        return await self._wait_ready()
 
     @property
     def is_ready(self) -> bool:
         """Whether a request sent now would be taken at once: for `/ready`."""
-        raise NotImplementedError
+        return (
+            not (self._is_draining or self._is_closing)
+            and self._ready is not None
+            and self._ready.done()
+            and self._ready.exception() is None
+        )
 
     @property
     def num_requests(self) -> int:
         """Requests that are open: waiting for the engine, waiting in it or running."""
-        raise NotImplementedError
+        return len(self._streams) + self._num_waiting
 
-    def generate(
+    async def generate(
         self,
         request_id: str,
         prompt_token_ids: Sequence[int],
@@ -57,23 +108,199 @@ class AsyncEngine:
     ) -> AsyncIterator[TokenEvent]:
         """Yield what each of the `params.n` sequences brings until all have a finish_reason.
 
-        It is an async generator: closing it (`aclose()`, or cancelling its task) aborts the request. Waits while the
-        engine restarts. Raises RequestError (the engine refused it: prompt too long, token id out of range, …),
-        EngineDeadError (the process died meanwhile; another try will find a new one), OverloadedError (draining).
+        It is an async generator: closing it (`aclose()`, or cancelling its task) aborts the request. Waits
+        while the engine restarts. Raises RequestError (the engine refused it: prompt too long, token id out
+        of range, …), EngineDeadError (the process died meanwhile; another try will find a new one),
+        OverloadedError (draining).
         """
-        raise NotImplementedError
+        if self._is_draining:
+            raise OverloadedError("the server is shutting down: try another one", retry_after=5)
+        self._num_waiting += 1
+        self._idle.clear()
+        try:
+            await self._wait_ready()
+        finally:
+            self._num_waiting -= 1
+            self._note_idle()
+        if request_id in self._streams:
+            raise RequestError(f"request_id {request_id} is in use")
+        message = AddRequest(request_id, list(prompt_token_ids), params, priority, cache_salt)
+        self._send(message)  # nothing is awaited between here and the stream's registration
+        stream = self._streams[request_id] = _Stream(params.n)
+        self._idle.clear()
+        try:
+            while not stream.is_finished or stream.has_news:
+                event = await stream.next()
+                if event is not None:
+                    yield event
+        finally:
+            if self._streams.get(request_id) is stream:
+                del self._streams[request_id]
+                if not stream.is_finished:
+                    self._send(Abort(request_id))
+            self._note_idle()
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Stop a request, or only its `index`-th sequence (say at a stop string); unknown ids are ignored.
 
         No event of an aborted sequence is delivered any more; the generator ends when no sequence is left.
         """
-        raise NotImplementedError
+        stream = self._streams.get(request_id)
+        if stream is None:
+            return
+        indexes = stream.drop(index)
+        for each in indexes:
+            self._send(Abort(request_id, each))
 
     async def drain(self, timeout: float | None = None) -> bool:
-        """Refuse new requests (OverloadedError) and wait for the open ones; False if some are left after `timeout` s."""
-        raise NotImplementedError
+        """Refuse new requests (OverloadedError) and wait for the open ones; False if some are left after
+        `timeout` seconds.
+        """
+        self._is_draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
 
     async def close(self) -> None:
         """End the process; open requests get EngineDeadError. Safe to call twice."""
-        raise NotImplementedError
+        self._is_closing = True
+        if self._restart is not None:
+            self._restart.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._restart
+            self._restart = None
+        self._fail_all(EngineDeadError("the engine was closed"))
+        for client in (self._dead, self._client):
+            if client is not None:
+                await client.close()
+        self._dead = self._client = None
+
+    async def _boot(self) -> None:
+        """Start a process and see it ready; on failure `_ready` holds the reason."""
+        self.spawn()
+        client = self._client
+        assert client is not None
+        assert self._ready is not None
+        ready = self._ready
+        try:
+            await client.connect(self._take, self._lost)
+            ready.set_result(await client.ready())
+        except PagedcError as error:
+            self._client = None
+            await client.close()
+            ready.set_exception(error)
+            ready.exception()  # it may be that nobody waits
+
+    async def _wait_ready(self) -> Ready:
+        if self._ready is None:
+            raise EngineDeadError("the engine was not started")
+        try:
+            return await asyncio.shield(self._ready)
+        except asyncio.CancelledError:
+            if self._is_closing and self._ready.cancelled():
+                raise EngineDeadError("the engine was closed") from None
+            raise
+
+    def _take(self, message: FromEngine) -> None:
+        if not isinstance(message, Outputs):
+            return
+        self.stats = message.stats
+        for event in message.events:
+            stream = self._streams.get(event.request_id)
+            if stream is not None:
+                stream.put(event)
+        for error in message.errors:
+            stream = self._streams.pop(error.request_id, None)
+            if stream is not None:
+                stream.fail(RequestError(error.message, param=error.param, code=error.code))
+
+    def _lost(self, reason: str) -> None:
+        """The process of a running engine died."""
+        if self._is_closing:
+            return
+        logger.error("the engine died (%s); restarting it", reason)
+        self.stats = EngineStats()
+        self._fail_all(
+            EngineDeadError(f"the engine died ({reason}) and is being restarted; send the request again")
+        )
+        loop = asyncio.get_running_loop()
+        self._ready = loop.create_future()
+        self._dead, self._client = self._client, None
+        assert self._dead is not None
+        self._restart = loop.create_task(self._start_again(self._dead))
+
+    async def _start_again(self, dead: EngineClient) -> None:
+        await dead.close()
+        healthy = dead.age > HEALTHY_AFTER or self.num_restarts == 0
+        self._backoff = 0.0 if healthy else min(max(2 * self._backoff, FIRST_BACKOFF), MAX_BACKOFF)
+        while True:
+            await asyncio.sleep(self._backoff)
+            self.num_restarts += 1
+            await self._boot()
+            assert self._ready is not None
+            error = self._ready.exception()
+            if error is None:
+                return
+            self._backoff = min(max(2 * self._backoff, FIRST_BACKOFF), MAX_BACKOFF)
+            logger.error("the engine does not start (%s); trying again in %.2f s", error, self._backoff)
+            self._ready = asyncio.get_running_loop().create_future()
+
+    def _fail_all(self, error: EngineError) -> None:
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.fail(error)
+        if self._is_closing and self._ready is not None and not self._ready.done():
+            self._ready.cancel()
+
+    def _send(self, message: AddRequest | Abort) -> None:
+        if self._client is not None:
+            self._client.send(message)
+
+    def _note_idle(self) -> None:
+        if self.num_requests == 0:
+            self._idle.set()
+
+
+class _Stream:
+    """Events of one request on their way to its generator."""
+
+    def __init__(self, num_sequences: int) -> None:
+        self._open = set(range(num_sequences))
+        self._queue: asyncio.Queue[TokenEvent | PagedcError | None] = asyncio.Queue()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no event of any sequence will come."""
+        return not self._open
+
+    @property
+    def has_news(self) -> bool:
+        return not self._queue.empty()
+
+    async def next(self) -> TokenEvent | None:
+        """The next event, None when there is only to look whether it is finished; raises what `fail` was
+        given.
+        """
+        item = await self._queue.get()
+        if isinstance(item, PagedcError):
+            raise item
+        return item
+
+    def put(self, event: TokenEvent) -> None:
+        if event.index in self._open:
+            if event.finish_reason is not None:
+                self._open.discard(event.index)
+            self._queue.put_nowait(event)
+
+    def fail(self, error: PagedcError) -> None:
+        self._open.clear()
+        self._queue.put_nowait(error)
+
+    def drop(self, index: int | None) -> list[int]:
+        """Take no more events of a sequence, or of any; returns those that were open."""
+        dropped = [each for each in sorted(self._open) if index is None or each == index]
+        self._open.difference_update(dropped)
+        self._queue.put_nowait(None)
+        return dropped

@@ -1,7 +1,10 @@
 """What the server's process and an engine's process say to each other: msgpack, never pickle."""
 
+from typing import Literal
+
 import msgspec
 
+from pagedc.runtime.config import EngineOptions
 from pagedc.runtime.sampling_params import SamplingParams
 
 
@@ -13,6 +16,13 @@ class AddRequest(msgspec.Struct, frozen=True, tag=True, array_like=True):
     params: SamplingParams
     priority: int = 0
     cache_salt: str = ""
+
+
+class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Open this package: the first message of all."""
+
+    package: str
+    options: EngineOptions
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -52,6 +62,8 @@ class RequestError(msgspec.Struct, frozen=True, array_like=True):
 
     request_id: str
     message: str
+    code: str | None = None
+    param: str | None = None
 
 
 class EngineStats(msgspec.Struct, frozen=True, array_like=True):
@@ -81,6 +93,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The engine could not start; one line that says why."""
 
     message: str
+    error: Literal["EngineError", "PackageError", "UsageError"] = "EngineError"  # of runtime.errors
 
 
 class Outputs(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -91,5 +104,5 @@ class Outputs(msgspec.Struct, frozen=True, tag=True, array_like=True):
     stats: EngineStats
 
 
-ToEngine = AddRequest | Abort | Shutdown
+ToEngine = Start | AddRequest | Abort | Shutdown
 FromEngine = Ready | Failed | Outputs

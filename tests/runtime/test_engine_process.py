@@ -1,0 +1,130 @@
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from tests.runtime.mock_engine import CONFIG
+from tests.runtime.mock_executor import MockExecutor
+
+from pagedc.runtime.config import EngineOptions
+from pagedc.runtime.engine import Engine
+from pagedc.runtime.engine_process import serve
+from pagedc.runtime.errors import EngineError
+from pagedc.runtime.frames import FrameError, FrameReader, frame
+from pagedc.runtime.messages import AddRequest, FromEngine, Outputs, Ready, Shutdown, Start, ToEngine
+from pagedc.runtime.sampling_params import SamplingParams
+
+START = Start("well", EngineOptions(num_threads=2))
+
+
+class Parent:
+    """Talks to `serve` in a thread; `outcome` is its exit code, or what it raised."""
+
+    def __init__(self) -> None:
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(10)
+        self.outcome: int | Exception | None = None
+        self._reader = FrameReader()
+        self._thread = threading.Thread(target=self._serve, args=[theirs])
+        self._thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self.outcome = serve(connection, lambda start: Engine(MockExecutor(CONFIG), CONFIG, [0]))
+            except Exception as error:
+                self.outcome = error
+
+    def send(self, *messages: ToEngine) -> None:
+        self.socket.sendall(b"".join(frame(msgspec.msgpack.encode(message)) for message in messages))
+
+    def received(self) -> Iterator[FromEngine]:
+        while data := self.socket.recv(1 << 16):
+            for content in self._reader.feed(data):
+                yield msgspec.msgpack.decode(content, type=FromEngine)
+
+    def join(self) -> int | Exception | None:
+        self._thread.join(10)
+        self.socket.close()
+        return self.outcome
+
+
+@pytest.fixture
+def parent() -> Iterator[Parent]:
+    parent = Parent()
+    yield parent
+    parent.socket.close()
+    parent._thread.join(10)
+
+
+def test_shutdown_leaves_when_nothing_runs(parent: Parent) -> None:
+    parent.send(START, AddRequest("a", [1], SamplingParams(max_tokens=3, ignore_eos=True)), Shutdown())
+    ready, *outputs = parent.received()
+    assert isinstance(ready, Ready)
+    assert ready.num_blocks == CONFIG.num_blocks
+    events = [event for output in outputs if isinstance(output, Outputs) for event in output.events]
+    assert len(events) == 3
+    assert parent.join() == 0
+
+
+def test_hanging_up_ends_it_at_any_time() -> None:
+    parent = Parent()
+    parent.socket.close()
+    assert parent.join() == 0
+    parent = Parent()
+    parent.send(START, AddRequest("a", [1], SamplingParams(ignore_eos=True)))
+    parent.socket.close()
+    assert parent.join() == 0
+
+
+def test_a_frame_that_is_no_message_ends_it(parent: Parent) -> None:
+    parent.send(START)
+    parent.socket.sendall(b"\xff" * 8)
+    assert isinstance(parent.join(), FrameError)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xc1", msgspec.msgpack.encode(["Unknown", 1]), msgspec.msgpack.encode(3)]
+)
+def test_a_message_of_another_kind_ends_it(parent: Parent, content: bytes) -> None:
+    parent.send(START)
+    parent.socket.sendall(frame(content))
+    assert isinstance(parent.join(), EngineError | msgspec.DecodeError)
+
+
+def test_the_first_message_must_be_start(parent: Parent) -> None:
+    parent.send(Shutdown())
+    assert isinstance(parent.join(), EngineError)
+
+
+def test_a_bad_request_is_answered(parent: Parent) -> None:
+    parent.send(START)
+    parent.socket.sendall(frame(msgspec.msgpack.encode(["AddRequest", "a", [1], {"temperature": -1.0}])))
+    answers = parent.received()
+    next(answers)
+    output = next(answers)
+    assert isinstance(output, Outputs)
+    assert [error.request_id for error in output.errors] == ["a"]
+    assert "temperature is -1.0" in output.errors[0].message
+
+
+def test_the_process_imports_little() -> None:
+    code = "import pagedc.runtime.engine_process, pagedc.runtime.executors.cpu, sys; print(' '.join(sys.modules))"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
+    # (pickle is there: numpy imports it)
+    unwanted = {
+        "torch",
+        "transformers",
+        "tornado",
+        "tokenizers",
+        "jinja2",
+        "asyncio",
+        "rich",
+        "multiprocessing",
+    }
+    assert not unwanted & set(modules)
