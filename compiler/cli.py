@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from pagedc.compiler.errors import CompileError, OptionError
+from pagedc.compiler.errors import CompileError, OptionError, VerificationError
 from pagedc.compiler.options import (
     CompileOptions,
     CpuLevel,
@@ -25,7 +25,7 @@ from pagedc.compiler.report import print_report, report_as_dict
 
 
 def main(argv: list[str]) -> int:
-    """Run `compile`, `report` or `verify`, the first of `argv`, and return its exit code."""
+    """Run `compile`, `report` or `verify --against`, the first of `argv`, and return its exit code."""
     arguments = parse(argv)
     try:
         code: int = arguments.run(arguments)
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     _add_compile(commands.add_parser("compile", help="compile a model into a package", allow_abbrev=False))
     _add_report(commands.add_parser("report", help="show what was tuned", allow_abbrev=False))
+    _add_verify(commands.add_parser("verify", help="measure a package against its model", allow_abbrev=False))
     return parser
 
 
@@ -156,6 +157,45 @@ def _report(arguments: argparse.Namespace) -> int:
         print(json.dumps(report_as_dict(arguments.package), indent=2))
     else:
         _print_report(arguments.package, None)
+    return 0
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Measure a package's logits against its model's, in float32 with the same weights."
+    parser.set_defaults(run=_verify)
+    add = parser.add_argument
+    add("package", type=Path)
+    add("--against", metavar="MODEL", required=True, help="what it was compiled from")
+    add("--tokens", type=int, metavar="N", default=2000, help="of English to compare (default: %(default)s)")
+    add("--threads", type=int, metavar="N", default=default_threads(), help="of either side (%(default)s)")
+    add("--random-weights", action="store_true", help="MODEL was compiled with random weights")
+    add("--json", action="store_true", help="for a machine, and no progress")
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    for name, least in (("tokens", 2), ("threads", 1)):
+        if getattr(arguments, name) < least:
+            raise OptionError(f"{name} is {getattr(arguments, name)}, below {least}")
+    progress = SilentProgress() if arguments.json else progress_for()
+    with progress.phase("import"):
+        from pagedc.compiler.verify import print_verification, verification_as_dict, verify
+    found = verify(
+        arguments.package,
+        arguments.against,
+        progress,
+        num_tokens=arguments.tokens,
+        threads=arguments.threads,
+        random_weights=arguments.random_weights,
+    )
+    if arguments.json:
+        print(json.dumps(verification_as_dict(found), indent=2))
+    else:
+        from rich.console import Console
+
+        print_verification(Console(), found)
+    if found.shortfalls:
+        missed = "; ".join(found.shortfalls)
+        raise VerificationError(f"{found.package} departs from {found.against}: {missed}")
     return 0
 
 

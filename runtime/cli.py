@@ -1,4 +1,4 @@
-"""`pagedc serve`, `pagedc chat` and `pagedc inspect`: words to checked options.
+"""`pagedc serve`, `chat`, `inspect` and `verify`: words to checked options.
 
 What does the work is imported when its command was chosen. A package's own launcher runs
 `python -m pagedc.runtime.cli serve PACKAGE …`.
@@ -50,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="serve a package over the OpenAI HTTP API"))
     _add_chat(commands.add_parser("chat", help="talk to a package or a server in the terminal"))
     _add_inspect(commands.add_parser("inspect", help="say what is in a package"))
+    _add_verify(commands.add_parser("verify", help="check every byte of a package, and run it"))
     return parser
 
 
@@ -141,6 +142,14 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for a machine")
 
 
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "With --against MODEL its logits are measured too: see `pagedc verify --against MODEL --help`."
+    )
+    parser.add_argument("package", type=Path, metavar="PACKAGE", help="directory that `pagedc compile` made")
+    parser.add_argument("--json", action="store_true", help="for a machine")
+
+
 def _serve(options: argparse.Namespace) -> int:
     from pagedc.runtime.serve import serve
 
@@ -159,10 +168,17 @@ def _inspect(options: argparse.Namespace) -> int:
     return inspect_package(options.package, as_json=options.json)
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from pagedc.runtime.verify_package import verify_package
+
+    return verify_package(options.package, as_json=options.json)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "chat": _chat,
     "inspect": _inspect,
+    "verify": _verify,
 }
 
 

@@ -12,10 +12,10 @@ RUNTIME_COMMANDS = {
     "serve": "serve packages over the OpenAI HTTP API",
     "chat": "talk to a package or a server in the terminal",
     "inspect": "say what is in a package",
+    "verify": "check every byte of a package; --against MODEL: and its logits",
 }
 COMPILER_COMMANDS = {
     "compile": "compile a model into a package",
-    "verify": "check a package's files, or its logits against its model",
     "report": "show what was tuned and what it takes",
 }
 COMMANDS = {"compile": "", **RUNTIME_COMMANDS, **COMPILER_COMMANDS}  # in the order of the help
@@ -50,6 +50,8 @@ def _dispatch(words: list[str]) -> int:
     if command in ("-V", "--version"):
         print(f"pagedc {__version__}")
         return 0
+    if command == "verify" and any(word.partition("=")[0] == "--against" for word in words):
+        return _compiler(words)
     if command in RUNTIME_COMMANDS:
         from pagedc.runtime.cli import main as runtime_main
 

@@ -1,0 +1,194 @@
+"""Measure a package against the model it was compiled from: `pagedc verify PACKAGE --against MODEL`.
+
+The reference is the Hugging Face module in float32 with the package's own (dequantised) weights, so that
+what is measured is the program, not the quantisation. The package runs in a process of its own, as it
+does in service: without torch.
+"""
+
+import contextlib
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from tokenizers import Tokenizer
+
+from pagedc.compiler.agreement import FLOAT32_FLOORS, ROUNDED_FLOORS, Agreement, Comparison, Floors
+from pagedc.compiler.checkpoint import QuantizedTensor, open_checkpoint
+from pagedc.compiler.english import ENGLISH
+from pagedc.compiler.errors import OptionError, VerificationError
+from pagedc.compiler.progress import Progress
+from pagedc.compiler.reference import Reference, Rounding
+from pagedc.compiler.report import load_manifest
+from pagedc.runtime.manifest import Manifest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MAX_SEQUENCE = 512  # tokens: attention of the reference takes memory by their square
+
+
+class Verification(NamedTuple):
+    """What was measured and what was demanded."""
+
+    package: Path
+    against: str
+    agreement: Agreement
+    floors: Floors
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """What misses its floor; empty where all is well."""
+        return self.agreement.shortfalls(self.floors)
+
+
+def verify(
+    package: Path,
+    against: str,
+    progress: Progress,
+    *,
+    num_tokens: int,
+    threads: int,
+    random_weights: bool = False,
+) -> Verification:
+    """Compare the logits of `num_tokens` tokens of English; raises CompileError where that cannot be."""
+    manifest = load_manifest(package)
+    checkpoint = open_checkpoint(against, random_weights=random_weights)
+    torch.set_num_threads(threads)
+    with progress.phase("reference") as phase:
+        reference = Reference(checkpoint, rounding_of(manifest))
+        phase.note(f"{checkpoint.name} in float32")
+    sequences = _sequences(package, manifest, num_tokens)
+    comparison = Comparison()
+    with (
+        progress.phase("compare", total=len(sequences)) as phase,
+        _Package(package, manifest, threads) as measured,
+    ):
+        for token_ids in sequences:
+            logits = measured.logits(token_ids)
+            expected = reference.logits(token_ids)
+            if expected.shape != logits.shape:
+                raise VerificationError(
+                    f"{against} has {expected.shape[-1]} logits, {package} {logits.shape[-1]}"
+                )
+            comparison.add(expected, logits, torch.tensor(token_ids[1:]))
+            phase.advance()
+    floors = FLOAT32_FLOORS if _is_exact(manifest) else ROUNDED_FLOORS
+    return Verification(package, checkpoint.source, comparison.result(), floors)
+
+
+def rounding_of(manifest: Manifest) -> Rounding:
+    """How a package rounds a weight: matrices to bfloat16, unless it keeps them quantised or in float32."""
+
+    def rounding(name: str, weight: torch.Tensor | QuantizedTensor) -> torch.Tensor:
+        if isinstance(weight, QuantizedTensor):
+            value = weight.dequantize()
+            return value if manifest.quantization == "gguf" else value.to(dtype).float()
+        return weight.to(dtype).float() if weight.ndim > 1 else weight.float()
+
+    dtype = torch.float32 if manifest.dtype == "float32" else torch.bfloat16
+    return rounding
+
+
+def verification_as_dict(found: Verification) -> dict[str, Any]:
+    """For a machine."""
+    return {
+        "package": str(found.package),
+        "against": found.against,
+        **found.agreement._asdict(),
+        "perplexity_change": found.agreement.perplexity_change,
+        "floors": {
+            name: value for name, value in found.floors._asdict().items() if value not in (0, float("inf"))
+        },
+        "shortfalls": found.shortfalls,
+    }
+
+
+def print_verification(console: "Console", found: Verification) -> None:
+    """For a person: each figure beside its floor."""
+    from rich.table import Table
+
+    agreement, floors = found.agreement, found.floors
+    table = Table(title=f"{found.package} against {found.against}", title_justify="left", title_style="dim")
+    table.add_column(f"{agreement.num_tokens} tokens of English")
+    table.add_column("measured", justify="right")
+    table.add_column("floor", justify="right")
+    for name, value, floor in (
+        ("top-1 agreement", f"{agreement.top1_agreement:.2%}", _floor("≥ {:.0%}", floors.top1_agreement)),
+        ("mean KL", f"{agreement.mean_kl:.6f}", _floor("≤ {:g}", floors.mean_kl)),
+        ("perplexity", f"{agreement.perplexity:.4f}", ""),
+        ("perplexity of the reference", f"{agreement.reference_perplexity:.4f}", ""),
+        (
+            "change of perplexity",
+            f"{agreement.perplexity_change:.3%}",
+            _floor("≤ {:.1%}", floors.perplexity_change),
+        ),
+        (
+            "max relative error",
+            f"{agreement.max_relative_error:.2e}",
+            _floor("≤ {:g}", floors.max_relative_error),
+        ),
+    ):
+        table.add_row(name, value, floor)
+    console.print(table)
+
+
+def _floor(form: str, value: float) -> str:
+    return "" if value in (0, float("inf")) else form.format(value)
+
+
+def _is_exact(manifest: Manifest) -> bool:
+    return manifest.dtype == "float32"
+
+
+def _sequences(package: Path, manifest: Manifest, num_tokens: int) -> list[list[int]]:
+    """English as the package's tokenizer has it; random tokens where there is no tokenizer."""
+    path = package / "tokenizer" / "tokenizer.json"
+    if path.exists():
+        ids: list[int] = Tokenizer.from_file(str(path)).encode(ENGLISH, add_special_tokens=False).ids
+        ids = ids[:num_tokens]
+    else:
+        generator = random.Random(0)
+        ids = [generator.randrange(manifest.model.vocab_size) for _ in range(num_tokens)]
+    size = min(MAX_SEQUENCE, manifest.limits.max_model_len)
+    if size < 2:
+        raise OptionError(f"max_model_len of the package is {size}: no token follows another")
+    return [ids[start : start + size] for start in range(0, len(ids), size) if len(ids) - start > 1]
+
+
+class _Package:
+    """The child process that runs the package."""
+
+    def __init__(self, package: Path, manifest: Manifest, threads: int) -> None:
+        self._package, self._vocab_size = package, manifest.model.vocab_size
+        module = "pagedc.runtime.teacher_forcing"
+        self._command = [sys.executable, "-P", "-m", module, str(package), "--threads", str(threads)]
+
+    def __enter__(self) -> "_Package":
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def logits(self, token_ids: list[int]) -> torch.Tensor:
+        """[len(token_ids), vocab_size] float32. Raises VerificationError with what the package said."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        num_bytes = 4 * len(token_ids) * self._vocab_size
+        data = b""
+        with contextlib.suppress(BrokenPipeError):  # it has ended: why is said below
+            self._process.stdin.write(json.dumps(token_ids).encode() + b"\n")
+            self._process.stdin.flush()
+            data = self._process.stdout.read(num_bytes)
+        if len(data) < num_bytes:
+            _, said = self._process.communicate()
+            lines = said.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
+            raise VerificationError(f"{self._package} does not run: {lines[-1]}")
+        return torch.frombuffer(bytearray(data), dtype=torch.float32).view(len(token_ids), self._vocab_size)
