@@ -1,8 +1,8 @@
 """The packed weight layouts that kernels/cpu/formats.h reads, written and read back with numpy.
 
-A matrix W [rows, columns] (rows = output features) is cut into panels of 16 rows; the last panel is filled with
-zeros. A format's name is `f32`, `bf16`, `int8_g32`, `int8_g0` (a scale per row), or `int4_g{32,64,128}` with or
-without `_min`. Every packer returns uint8 [packed_bytes(format, rows, columns)].
+A matrix W [rows, columns] (rows = output features) is cut into panels of 16 rows; the last panel is filled
+with zeros. A format's name is `f32`, `bf16`, `int8_g32`, `int8_g0` (a scale per row), or `int4_g{32,64,128}`
+with or without `_min`. Every packer returns uint8 [packed_bytes(format, rows, columns)].
 """
 
 import re
@@ -94,8 +94,9 @@ def pack_int8(
 ) -> UInt8Array:
     """weight = scale · code.
 
-    codes [rows, columns]; scales float16 [rows, columns / 32] give `int8_g32`: per panel and group [32][16] codes,
-    then scale[16]; scales float32 [rows] give `int8_g0`: per panel [columns, made even][16] codes, then scale[16].
+    codes [rows, columns]; scales float16 [rows, columns / 32] give `int8_g32`: per panel and group [32][16]
+    codes, then scale[16]; scales float32 [rows] give `int8_g0`: per panel [columns, made even][16] codes,
+    then scale[16].
     """
     _check_array("codes", codes, np.int8, codes.shape)
     rows, columns = codes.shape
@@ -116,9 +117,9 @@ def pack_int4(
 ) -> UInt8Array:
     """weight = scale · (code − 8), or scale · code + minimum: `int4_g{G}` or `int4_g{G}_min`.
 
-    codes [rows, columns] in 0 … 15; scales and minimums [rows, columns / G]. Per panel and group: G / 8 vectors of
-    32 words of 16 bits, where nibble j of word 2 · row + k % 2 is the code of k = 2 j + k % 2; then scale[16],
-    minimum[16].
+    codes [rows, columns] in 0 … 15; scales and minimums [rows, columns / G]. Per panel and group: G / 8
+    vectors of 32 words of 16 bits, where nibble j of word 2 · row + k % 2 is the code of k = 2 j + k % 2;
+    then scale[16], minimum[16].
     """
     _check_array("codes", codes, np.uint8, codes.shape)
     rows, columns = codes.shape
@@ -145,7 +146,7 @@ def pack_int4(
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What a packed matrix holds: float32, bf16 bits or codes [rows, columns]; scales and minimums as packed."""
+    """What a packed matrix holds: float32, bf16 bits or codes [rows, columns]; scales, minimums as packed."""
 
     values: npt.NDArray[np.float32] | npt.NDArray[np.uint16] | npt.NDArray[np.int8] | npt.NDArray[np.uint8]
     scales: npt.NDArray[np.float16] | npt.NDArray[np.float32] | None = None

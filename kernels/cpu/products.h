@@ -44,11 +44,29 @@ PAGEDC_INLINE Vec16 load(const f16* p) {
   for (int i = 0; i < 16; ++i) out[i] = to_float(p[i]);
   return load(out);
 }
+#if defined(__ARM_NEON)
+PAGEDC_INLINE Vec16 load(const int8_t* p) {
+  const int8x16_t codes = vld1q_s8(p);
+  const int16x8_t lo = vmovl_s8(vget_low_s8(codes)), hi = vmovl_s8(vget_high_s8(codes));
+  return {{(Vec4)vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), (Vec4)vcvtq_f32_s32(vmovl_s16(vget_high_s16(lo))),
+           (Vec4)vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), (Vec4)vcvtq_f32_s32(vmovl_s16(vget_high_s16(hi)))}};
+}
+#elif defined(__SSE2__)
+PAGEDC_INLINE Vec16 load(const int8_t* p) {
+  // A byte in the upper bits, shifted down, is sign-extended.
+  const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m128i lo = _mm_unpacklo_epi8(codes, codes), hi = _mm_unpackhi_epi8(codes, codes);
+  const auto widen = [](__m128i words) { return (Vec4)_mm_cvtepi32_ps(_mm_srai_epi32(words, 24)); };
+  return {{widen(_mm_unpacklo_epi16(lo, lo)), widen(_mm_unpackhi_epi16(lo, lo)), widen(_mm_unpacklo_epi16(hi, hi)),
+           widen(_mm_unpackhi_epi16(hi, hi))}};
+}
+#else
 PAGEDC_INLINE Vec16 load(const int8_t* p) {
   float out[16];
   for (int i = 0; i < 16; ++i) out[i] = static_cast<float>(p[i]);
   return load(out);
 }
+#endif
 
 #endif
 

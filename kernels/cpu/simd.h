@@ -133,12 +133,20 @@ PAGEDC_INLINE Vec16 by_quarter(const F& f) {
 PAGEDC_INLINE Vec16 broadcast(float x) {
   return by_quarter([&](int) { return Vec4{x, x, x, x}; });
 }
+// A quarter at a time: whole, GCC would keep every accumulator in memory.
 PAGEDC_INLINE Vec16 load(const float* p) {
-  Vec16 out;
-  memcpy(&out, p, sizeof out);
-  return out;
+  return by_quarter([&](int i) {
+    Vec4 quarter;
+    memcpy(&quarter, p + 4 * i, 16);
+    return quarter;
+  });
 }
-PAGEDC_INLINE void store(float* p, Vec16 a) { memcpy(p, &a, sizeof a); }
+PAGEDC_INLINE void store(float* p, Vec16 a) {
+  memcpy(p, &a.v[0], 16);
+  memcpy(p + 4, &a.v[1], 16);
+  memcpy(p + 8, &a.v[2], 16);
+  memcpy(p + 12, &a.v[3], 16);
+}
 PAGEDC_INLINE Vec16 operator+(Vec16 a, Vec16 b) {
   return by_quarter([&](int i) { return a.v[i] + b.v[i]; });
 }
@@ -166,9 +174,12 @@ struct Bf16x32 {
   Word4 v[4];
 };
 PAGEDC_INLINE Bf16x32 load_pairs(const bf16* p) {
-  Bf16x32 out;
-  memcpy(&out, p, sizeof out);
-  return out;
+  Word4 a, b, c, d;
+  memcpy(&a, p, 16);
+  memcpy(&b, p + 8, 16);
+  memcpy(&c, p + 16, 16);
+  memcpy(&d, p + 24, 16);
+  return {{a, b, c, d}};
 }
 PAGEDC_INLINE Bf16x32 broadcast_pair(const bf16* p) {
   uint32_t pair;

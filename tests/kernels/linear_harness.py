@@ -1,4 +1,4 @@
-"""linear, embedding and grouped_linear behind ctypes: one library per instruction set, with every case in it."""
+"""linear, embedding and grouped_linear behind ctypes: a library per instruction set."""
 
 import ctypes
 from collections.abc import Iterator
@@ -63,8 +63,8 @@ extern "C" int64_t scratch_bytes(int experts, int top_k, int threads, int64_t to
 }
 """
 CASE_SOURCE = """
-extern "C" void linear_{symbol}(Team* team, int64_t T, const {type}::Input* x, int64_t ldx, const void* packed,
-                                float* out) {{
+extern "C" void linear_{symbol}(Team* team, int64_t T, const {type}::Input* x, int64_t ldx,
+                                const void* packed, float* out) {{
   team->run([&](Worker& worker) {{
     linear<{type}, {rows}, {columns}>(worker, T, x, ldx, packed, Out<{rows}>{{out}});
   }});
@@ -74,7 +74,8 @@ extern "C" void embedding_{symbol}(int64_t begin, int64_t end, const int32_t* id
   embedding<{type}, {rows}, {columns}>(begin, end, ids, packed, out, {columns});
 }}
 extern "C" void grouped_{symbol}(Team* team, int64_t T, int top_k, const int32_t* expert_ids,
-                                 const {type}::Input* x, int64_t ldx, int64_t ldx_slot, const void* packed, void* scratch, float* out) {{
+                                 const {type}::Input* x, int64_t ldx, int64_t ldx_slot, const void* packed,
+                                 void* scratch, float* out) {{
   team->run([&](Worker& worker) {{
     grouped_linear<{type}, {experts}, {rows}, {columns}>(
         worker, T, top_k, expert_ids, x, ldx, ldx_slot, packed, scratch, Out<{rows}>{{out}});

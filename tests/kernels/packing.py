@@ -37,7 +37,7 @@ def random_unpacked(format_name: str, rows: int, columns: int, rng: np.random.Ge
     if weight_format.bits == 8:
         codes = rng.integers(-128, 128, (rows, columns), np.int8)
         if weight_format.group_size == 0:
-            return layout.Unpacked(codes, rng.standard_normal(rows, dtype=np.float32) / 100)
+            return layout.Unpacked(codes, rng.standard_normal(rows, dtype=np.float32) / np.float32(100))
         scales = (rng.standard_normal((rows, columns // 32)) / 100).astype(np.float16)
         return layout.Unpacked(codes, scales)
     groups = (rows, columns // weight_format.group_size)

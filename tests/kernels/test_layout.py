@@ -67,9 +67,9 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(ValueError, match=r"scales is float16 \(16, 3\), not float16 \(16, 2\)"):
         layout.pack_int8(codes.view(np.int8), np.ones((16, 3), np.float16))
     with pytest.raises(ValueError, match="scales is float16"):
-        layout.pack_int8(codes.view(np.int8), np.ones(16, np.float16))  # type: ignore[arg-type]
+        layout.pack_int8(codes.view(np.int8), np.ones(16, np.float16))
     with pytest.raises(ValueError, match="bits is float32"):
-        layout.pack_bfloat16(np.zeros((16, 2), np.float32))  # type: ignore[arg-type]
+        layout.pack_bfloat16(np.zeros((16, 2), np.float32))
     with pytest.raises(ValueError, match="packed is uint8"):
         layout.unpack("f32", np.zeros(4, np.uint8), 1, 1)
 
