@@ -1,6 +1,7 @@
 """`pagedc serve`: the engine's process starts first and opens the package while the server imports itself."""
 
 import argparse
+import asyncio
 import json
 import logging
 import sys
@@ -8,7 +9,6 @@ from time import perf_counter
 
 from pagedc.runtime.async_engine import AsyncEngine
 from pagedc.runtime.config import EngineOptions
-from pagedc.runtime.package import Package
 from pagedc.runtime.server.auth import ApiKeys, read_api_keys
 from pagedc.runtime.server.limits import Limits
 
@@ -24,22 +24,32 @@ def serve(options: argparse.Namespace) -> int:
         max_body_bytes=options.max_body_size,
         drain_timeout=options.drain_timeout,
     )
-    package = Package.open(options.package)
-    boot = {"check": perf_counter() - began}
     engine = AsyncEngine(options.package, engine_options(options))
     engine.spawn()
 
+    try:
+        return _serve(engine, options, keys, limits, began)
+    except BaseException:
+        asyncio.run(engine.close())
+        raise
+
+
+def _serve(
+    engine: AsyncEngine, options: argparse.Namespace, keys: ApiKeys, limits: Limits, began: float
+) -> int:
     # Imported only now: the engine's process does its own imports meanwhile.
+    from pagedc.runtime.package import Package
     from pagedc.runtime.server.launch import ListenOptions, run_server
     from pagedc.runtime.server.served_model import open_served_model
 
+    imported = perf_counter()
+    package = Package.open(options.package)
+    checked = perf_counter()
+    model = open_served_model(package, tuple(options.served_model_name), options.max_model_len)
+    boot = {"imports": imported - began, "check": checked - imported, "tokenizer": perf_counter() - checked}
     listen = ListenOptions(
         host=options.host, port=options.port, keys=keys, limits=limits, allow_origin=options.allow_origin
     )
-    imported = perf_counter()
-    boot["imports"] = imported - began - boot["check"]
-    model = open_served_model(package, tuple(options.served_model_name), options.max_model_len)
-    boot["tokenizer"] = perf_counter() - imported
     return run_server(engine, model, listen, boot)
 
 

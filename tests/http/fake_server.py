@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.http.fake_engine import MAX_MODEL_LEN, VOCAB_SIZE, FakeEngine
 
+from pagedc.runtime.async_engine import AsyncEngine
 from pagedc.runtime.chat_template import ChatTemplate
 from pagedc.runtime.errors import PagedcError
 from pagedc.runtime.serve import set_up_logging
@@ -16,6 +17,7 @@ from pagedc.runtime.server.auth import ApiKeys, read_api_keys
 from pagedc.runtime.server.launch import ListenOptions, run_server
 from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.server.served_model import ServedModel
+from pagedc.runtime.server.state import Engine
 from pagedc.runtime.tokenizer import Tokenizer
 
 
@@ -38,7 +40,11 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
         limits=Limits(**settings.get("limits", {})),
         allow_origin=settings.get("allow_origin", ""),
     )
-    engine = FakeEngine(**settings.get("engine", {}))
+    engine: Engine = FakeEngine(**settings.get("engine", {}))
+    if settings.get("mock_process"):
+        command = (sys.executable, str(Path(__file__).parents[1] / "runtime" / "mock_engine.py"))
+        engine = AsyncEngine("well", command=command)
+        model.vocab_size = 40
     try:
         return run_server(engine, model, options)
     except PagedcError as error:

@@ -16,6 +16,10 @@ from typing import Any, NamedTuple
 
 START_TIMEOUT = 20.0
 JSON = {"Content-Type": "application/json"}
+POST_COMPLETION = (
+    b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n"
+)
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
 
 

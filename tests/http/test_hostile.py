@@ -204,10 +204,8 @@ def test_slow_clients_are_hung_up(start_server: "type[ServerProcess]") -> None:
         head.sendall(b"GET /health HTTP/1.1\r\nX-Slow: ")
         body.sendall(HEAD + b'Content-Length: 100\r\n\r\n{"model"')
         kept.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        began = time.monotonic()
         assert read_all(head) == read_all(body) == read_all(idle) == b""
         assert read_all(kept).startswith(b"HTTP/1.1 200 ")
-        assert time.monotonic() - began < 5
     assert slow.ask("GET", "/health").status == 200
 
 

@@ -5,27 +5,22 @@ import signal
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.http.fake_engine import PANGRAM
-from tests.http.server_process import Answer, ServerProcess, events, read_all
+from tests.http.server_process import POST_COMPLETION, Answer, ServerProcess, events, read_all
 
 Start = Callable[..., ServerProcess]
 SLOW = {"delay": 0.05}
-HEAD = (
-    b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    b"Connection: close\r\nContent-Length: %d\r\n\r\n"
-)
 
 
 def open_request(server: ServerProcess, **fields: Any) -> socket.socket:
     """Send a completion request and leave its answer unread."""
     body = json.dumps({"model": "fake", "prompt": "x", "max_tokens": 400, **fields}).encode()
     sock = server.connect()
-    sock.sendall(HEAD % len(body) + body)
+    sock.sendall(POST_COMPLETION % len(body) + body)
     return sock
 
 
@@ -78,9 +73,10 @@ def test_too_many_requests(start_server: Start) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 def test_a_client_that_leaves_ends_its_request(server: ServerProcess, stream: bool, how: str) -> None:
-    began = server.metric("num_requests_running")
+    num_running = server.metric("num_requests_running")
+    num_tokens = server.metric("generation_tokens_total")
     sock = open_request(server, prompt=["a", "b"], n=2, stream=stream)
-    server.wait_for_metric("num_requests_running", began + 2)
+    server.wait_for_metric("num_requests_running", num_running + 2)
     if stream:
         assert sock.recv(10)
     if how == "reset":
@@ -89,7 +85,8 @@ def test_a_client_that_leaves_ends_its_request(server: ServerProcess, stream: bo
         sock.shutdown(socket.SHUT_WR)
     else:
         sock.close()
-    server.wait_for_metric("num_requests_running", began, timeout=0.3)
+    server.wait_for_metric("num_requests_running", num_running)
+    assert server.metric("generation_tokens_total") < num_tokens + 4 * 400
     sock.close()
 
 
@@ -108,7 +105,7 @@ def test_a_client_that_does_not_read_is_left(start_server: Start) -> None:
     body = json.dumps(
         {"model": "fake", "prompt": ["x"] * 64, "n": 4, "max_tokens": 500, "stream": True, "logprobs": 20}
     ).encode()
-    sock.sendall(HEAD % len(body) + body)
+    sock.sendall(POST_COMPLETION % len(body) + body)
     server.wait_for_metric("num_requests_running", 0)
     server.wait_for_metric("num_http_requests", 0)
     assert 'finished_reason="abort"' in server.ask("GET", "/metrics").body.decode()
@@ -150,11 +147,9 @@ def test_sigint_ends_the_server_with_its_requests(start_server: Start) -> None:
     server = start_server(engine=SLOW)
     sock = open_request(server, stream=True)
     server.wait_for_metric("num_requests_running", 1)
-    began = time.monotonic()
     server.process.send_signal(signal.SIGINT)
     assert b"error" in read_all(sock)
     assert server.process.wait(10) == 130
-    assert time.monotonic() - began < 5
     sock.close()
 
 
