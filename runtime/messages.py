@@ -1,6 +1,8 @@
-"""What the server's process and an engine's process say to each other: msgpack, never pickle."""
+"""What the server's process says to an engine's and to the one that renders chat templates: msgpack, never
+pickle.
+"""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -106,3 +108,18 @@ class Outputs(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 ToEngine = Start | AddRequest | Abort | Shutdown
 FromEngine = Ready | Failed | Outputs
+
+
+class Render(msgspec.Struct, frozen=True, array_like=True):
+    """Render a chat template with these variables."""
+
+    template: str
+    variables: dict[str, Any]
+    max_output: int  # characters
+
+
+class Rendered(msgspec.Struct, frozen=True, array_like=True):
+    """The text, or one line that says why there is none."""
+
+    text: str | None
+    error: str = ""

@@ -1,0 +1,148 @@
+"""The process that renders chat templates: `python -m pagedc.runtime.template_process FD`.
+
+It has a limit on memory and writes no files; time is its parent's to limit, by killing it. Nothing is
+imported here but Jinja2 and msgspec.
+"""
+
+import json
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import msgspec
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pagedc.runtime.frames import FrameReader, frame
+from pagedc.runtime.messages import Render, Rendered
+
+MEMORY_BYTES = 512 << 20  # of address space, some 40 MiB of it Python and Jinja2
+
+
+def main() -> int:
+    """Answer until the parent hangs up; returns the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    environment = make_environment()
+    compiled: dict[str, jinja2.Template] = {}
+    reader, decoder = FrameReader(), msgspec.msgpack.Decoder(Render)
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        connection.sendall(frame(b""))  # ready: the time limit of a rendering need not cover the imports
+        while data := connection.recv(1 << 18):
+            for content in reader.feed(data):
+                rendered = render(environment, compiled, decoder.decode(content))
+                connection.sendall(frame(msgspec.msgpack.encode(rendered)))
+    return 0
+
+
+def render(
+    environment: jinja2.Environment, compiled: dict[str, jinja2.Template], request: Render
+) -> Rendered:
+    """Render, keeping compiled templates in `compiled`; any error of the template becomes a Rendered."""
+    try:
+        template = compiled.get(request.template)
+        if template is None:
+            template = compiled[request.template] = environment.from_string(request.template)
+        pieces, num_chars = [], 0
+        for piece in template.generate(request.variables):
+            pieces.append(piece)
+            num_chars += len(piece)
+            if num_chars > request.max_output:
+                return Rendered(None, f"it makes more than {request.max_output} characters")
+        return Rendered("".join(pieces))
+    except MemoryError:
+        return Rendered(None, f"it takes more than {MEMORY_BYTES >> 20} MiB of memory")
+    except RecursionError:
+        return Rendered(None, "it is nested too deeply")
+    except jinja2.TemplateError as error:
+        return Rendered(None, _one_line(error))
+    except Exception as error:  # whatever a template brings about is its own fault
+        return Rendered(None, f"{type(error).__name__}: {_one_line(error)}")
+
+
+def make_environment() -> ImmutableSandboxedEnvironment:
+    """What Hugging Face gives a chat template to work with, and nothing more."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
+    environment.globals["dict"] = _Dict()
+    environment.globals["namespace"] = _Namespace
+    return environment
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """`{% generation %}` marks what the assistant wrote, for training; here its body is just rendered."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: "jinja2.parser.Parser") -> jinja2.nodes.Node:
+        lineno = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_render"), [], [], body).set_lineno(lineno)
+
+    def _render(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _Dict:
+    """`dict` for templates: an instance, so that no type can be reached through it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """`namespace` for templates, which stores no name that Python uses for its own purposes."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        for name in dict(*args[1:], **kwargs):
+            _check_name(name)
+        jinja2.utils.Namespace.__init__(*args, **kwargs)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _check_name(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace holds no name like {name!r}")
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja2's own escapes HTML.
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
