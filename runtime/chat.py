@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from pagedc.runtime.errors import PagedcError
 
-HELP = "/exit leaves, /clear starts again, Ctrl-C stops an answer."
+HELP = "/exit or Ctrl-D leaves, /clear starts again, Ctrl-C stops an answer."
 Messages = list[dict[str, Any]]
 
 
@@ -62,7 +62,7 @@ async def _converse(backend: Backend, system: str | None) -> None:
     messages = list(opening)
     if is_terminal:
         console.print(f"[bold]{backend.name}[/bold]  [dim]{HELP}[/dim]")
-    while (text := await _ask(is_terminal)) is not None:
+    while (text := _ask(is_terminal)) is not None:
         command = text.strip()
         if command in ("/exit", "/quit"):
             return
@@ -86,15 +86,27 @@ async def _converse(backend: Backend, system: str | None) -> None:
         messages.append({"role": "assistant", "content": answer})
 
 
-async def _ask(is_terminal: bool) -> str | None:
-    """The next line, None at the end of input."""
+def _ask(is_terminal: bool) -> str | None:
+    """The next line, None at the end of input.
+
+    It holds up the event loop, on which nothing happens between answers: in a thread, it would keep Ctrl-C
+    waiting for the next line.
+    """
     if is_terminal:
         with suppress(ImportError):
             import readline  # noqa: F401  input() then edits lines and remembers them
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        line = await asyncio.to_thread(input, "\n> " if is_terminal else "")
+        line = input("\n> " if is_terminal else "")
     except EOFError:
         return None
+    except KeyboardInterrupt:
+        if not is_terminal:
+            raise
+        print("\n" + HELP)
+        return ""
+    finally:
+        signal.signal(signal.SIGINT, previous)
     return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

@@ -2,15 +2,21 @@
 
 import argparse
 import asyncio
+import http
+import http.client
 import json
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, closing, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from pagedc.runtime.errors import PagedcError, RequestError, UsageError
 
-CONNECT_TIMEOUT = 10.0
-ANSWER_TIMEOUT = 3600.0
+CONNECT_TIMEOUT = 10.0  # seconds
+ANSWER_TIMEOUT = 3600.0  # seconds without a byte
+
+OnChunk = Callable[[bytes], None]
 
 
 class PackageBackend:
@@ -131,40 +137,59 @@ async def open_server(options: argparse.Namespace) -> ServerBackend:
     return ServerBackend(url, model, key, _sampling(options))
 
 
-async def fetch(url: str, key: str | None, *, body: Any = None, on_chunk: Any = None) -> bytes:
-    """One HTTP exchange, whole or chunk by chunk; raises PagedcError with what the server said."""
-    from tornado.httpclient import HTTPError, HTTPRequest
-    from tornado.simple_httpclient import SimpleAsyncHTTPClient
+async def fetch(url: str, key: str | None, *, body: Any = None, on_chunk: OnChunk | None = None) -> bytes:
+    """One HTTP exchange; `on_chunk` gets pieces as they come. Raises PagedcError with what the server said.
 
+    The exchange runs in a thread; cancelling this hangs up.
+    """
+    try:
+        parts = urlsplit(url)
+        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = make(parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT)
+    except (ValueError, http.client.InvalidURL) as error:
+        raise UsageError(f"{url} is no address of a server: {error}") from None
+    loop = asyncio.get_running_loop()
+    opened: list[socket.socket] = []  # the connection forgets it when the server says that it will close
+
+    def receive(chunk: bytes) -> None:
+        if on_chunk is not None:
+            loop.call_soon_threadsafe(on_chunk, chunk)
+
+    try:
+        return await asyncio.to_thread(_exchange, connection, opened, parts.path, key, body, receive)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UsageError(f"{url} cannot be reached: {getattr(error, 'strerror', None) or error}") from None
+    finally:
+        for sock in opened:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def _exchange(
+    connection: http.client.HTTPConnection,
+    opened: list[socket.socket],
+    path: str,
+    key: str | None,
+    body: Any,
+    receive: OnChunk,
+) -> bytes:
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
-    pieces: list[bytes] = []
-
-    def receive(chunk: bytes) -> None:
-        pieces.append(chunk)
-        if on_chunk is not None:
-            on_chunk(chunk)
-
-    request = HTTPRequest(
-        url,
-        method="GET" if body is None else "POST",
-        headers=headers,
-        body=None if body is None else json.dumps(body),
-        connect_timeout=CONNECT_TIMEOUT,
-        request_timeout=ANSWER_TIMEOUT,
-        streaming_callback=receive,
-    )
-    client = SimpleAsyncHTTPClient(force_instance=True)
-    try:
-        await client.fetch(request)
-    except HTTPError as error:
-        raise PagedcError(_error_message(b"".join(pieces)) or f"{url}: {error}") from None
-    except OSError as error:
-        raise UsageError(f"{url} cannot be reached: {error.strerror or error}") from None
-    finally:
-        client.close()  # which also ends an answer that nobody waits for
-    return b"".join(pieces)
+    with closing(connection):
+        data = None if body is None else json.dumps(body).encode()
+        connection.request("GET" if data is None else "POST", path, data, headers)
+        opened.append(connection.sock)
+        connection.sock.settimeout(ANSWER_TIMEOUT)
+        response = connection.getresponse()
+        pieces: list[bytes] = []
+        while piece := response.read1(65536):
+            pieces.append(piece)
+            receive(piece)
+    answer = b"".join(pieces)
+    if response.status != http.HTTPStatus.OK:
+        raise PagedcError(_error_message(answer) or f"the server answered with status {response.status}")
+    return answer
 
 
 def _error_message(body: bytes) -> str:
