@@ -26,7 +26,10 @@ check: $(VENV)/stamp-dev
 test: check
 	$(BIN)/pytest -n 2
 
+# Figures belong to a machine: benchmarks/results/ says which beside each of them.
 bench: $(VENV)/stamp-compiler
+	$(BIN)/pagedc compile smollm2-135m -o build/smollm2-135m.pagedc
+	$(BIN)/pagedc compile smollm2-135m -o build/smollm2-135m-bf16.pagedc --quantize none --dtype bfloat16
 	$(BIN)/python -m benchmarks.bandwidth
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.boot

@@ -43,7 +43,7 @@ def main() -> int:
     if num_tokens > 1:
         print(f"decode                   {(num_tokens - 1) / (last - first):6.0f} tokens/s")
     print(f"package                  {PACKAGE}")
-    print(f"serve it again           PATH={Path(sys.executable).parent}:$PATH {PACKAGE}/serve --port 8000")
+    print(f"serve it again           {PACKAGE}/serve --port 8000")
     return 0
 
 

@@ -116,14 +116,12 @@ class Server:
 
     def _start(self) -> None:
         self.port = _free_port()
-        # The launcher calls `pagedc`: let it find the one that belongs to this Python.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         self._log.seek(0)
         self._log.truncate()
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
             [*self._command, "--port", str(self.port)],
-            env=os.environ | {"PATH": path},
+            env=os.environ | {"PAGEDC_PYTHON": sys.executable},
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
