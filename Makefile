@@ -8,7 +8,7 @@ CXX := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 export CXX
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 # Without a GPU, this torch: the newest one may bring gigabytes of CUDA libraries.
 TORCH := $(if $(shell command -v nvidia-smi 2>/dev/null),,torch==2.13.0)
 

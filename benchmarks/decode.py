@@ -14,7 +14,6 @@ from typing import Any
 
 from benchmarks import record
 from benchmarks.bandwidth import read_bandwidth
-
 from pagedc.runtime.config import EngineOptions, resolve
 from pagedc.runtime.engine import Engine
 from pagedc.runtime.executors import open_executor

@@ -83,7 +83,7 @@ def main() -> None:
             stride = -(-packed_bytes(name, rows, columns) // 64) * 64
             copies = ARENA_BYTES // stride
             if tokens > 1:  # enough to be timed, and few enough to be patient
-                copies = max(2, min(copies, int(2e10 / (2.0 * rows * columns * tokens))))
+                copies = min(copies, max(2, int(2e10 / (2.0 * rows * columns * tokens))))
             function = getattr(library, symbol(name, rows, columns))
             reads[case].append(ARENA_BYTES / library.bench_read(bench, ctypes.c_int64(ARENA_BYTES)) / 1e9)
             seconds[case].append(function(bench, ctypes.c_int64(tokens), ctypes.c_int64(stride), copies))
