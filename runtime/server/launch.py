@@ -1,6 +1,7 @@
 """Run one server from bind to exit: listen at once, become ready with the engine, drain on SIGTERM."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -77,6 +78,7 @@ async def _serve(engine: Engine, model: ServedModel, options: ListenOptions, boo
                 ready.max_num_seqs,
                 state.max_model_len,
             )
+            gc.freeze()  # what stays for good need not be visited again
         else:
             starting.cancel()
         await signals.wait()

@@ -38,6 +38,9 @@ class ServedModel:
 
 def open_served_model(package: Package, names: tuple[str, ...], max_model_len: int | None) -> ServedModel:
     """Read what the HTTP side needs of a package."""
+    chat_template = ChatTemplate.open(package.tokenizer_path)
+    if chat_template is not None:
+        chat_template.warm_up()  # its process starts while the tokenizer is read
     path = manifest_path(package.path)
     model = package.manifest.model
     limit = package.manifest.limits.max_model_len
@@ -48,7 +51,7 @@ def open_served_model(package: Package, names: tuple[str, ...], max_model_len: i
         fingerprint="fp_" + hashlib.sha256(path.read_bytes()).hexdigest()[:12],
         created=int(path.stat().st_mtime),
         tokenizer=Tokenizer(package.tokenizer_path),
-        chat_template=ChatTemplate.open(package.tokenizer_path),
+        chat_template=chat_template,
         default_sampling=_default_sampling(package.tokenizer_path),
     )
 

@@ -1,5 +1,6 @@
 """Starting, overload, clients that leave, draining and dying."""
 
+import http.client
 import json
 import signal
 import socket
@@ -35,6 +36,25 @@ def in_background(work: Callable[[], Answer]) -> Callable[[], Answer]:
         return answers[0]
 
     return wait
+
+
+def test_a_stream_over_http_1_0(server: ServerProcess) -> None:
+    body = json.dumps({"model": "fake", "prompt": "x", "max_tokens": 9, "stream": True}).encode()
+    answer = server.raw((POST_COMPLETION % len(body)).replace(b"HTTP/1.1", b"HTTP/1.0") + body)
+    head, _, stream = answer.partition(b"\r\n\r\n")
+    assert b"chunked" not in head
+    assert "".join(event["choices"][0]["text"] for event in events(stream)) == PANGRAM[:9]
+
+
+def test_a_stream_leaves_its_connection_for_the_next_request(server: ServerProcess) -> None:
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+    for stream in (True, False, True):
+        body = {"model": "fake", "prompt": "x", "max_tokens": 9, "stream": stream}
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        sock = connection.sock
+        assert b'"finish_reason":"length"' in connection.getresponse().read()
+        assert connection.sock is sock
+    connection.close()
 
 
 def test_requests_before_the_engine_is_ready_wait(start_server: Start) -> None:
