@@ -10,7 +10,8 @@ from pagedc.runtime.chat_template import ChatTemplate
 from pagedc.runtime.errors import PackageError, RequestError
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 # What of Hugging Face's environment templates rely on, all in one.
@@ -18,7 +19,8 @@ EVERYTHING = """\
 {{ bos_token }}
 {%- set state = namespace(count=0) %}
 {%- macro show(message, loop) %}
-    {{- loop.index }}: {{ message.content | trim }}{% if message.tool_calls is defined %}{{ message.tool_calls | tojson }}{% endif %}
+    {{- loop.index }}: {{ message.content | trim }}
+    {%- if message.tool_calls is defined %}{{ message.tool_calls | tojson }}{% endif %}
 {% endmacro %}
 {%- for message in messages %}
     {%- if message.role == 'system' %}
@@ -37,7 +39,8 @@ EVERYTHING = """\
     {{ tool | tojson(indent=2) }}
   {% endfor %}
 {% endif %}
-{{ state.count }} {{ dict(a=1).items() | list }} {{ missing }} {{ strftime_now('%Y') | length }} {{ thinking }}
+{{ state.count }} {{ dict(a=1).items() | list }} {{ missing }}
+{{ strftime_now('%Y') | length }} {{ thinking }}
 """
 MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "ignored"},
@@ -144,9 +147,9 @@ def test_an_error_in_the_template_is_one_line(make: Any, source: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(80) }}",
-        "{{ 10 ** 10 ** 9 }}",
+        "{{ 9 ** (9 ** 9) }}",
         "{{ messages[0].n ** messages[0].n ** messages[0].n }}",
     ],
 )
@@ -170,7 +173,8 @@ def test_an_endless_template_is_stopped(make: Any, source: str) -> None:
     ],
 )
 def test_memory_is_limited(make: Any, source: str) -> None:
-    assert "MemoryError" in refusal(make(source)) or "memory" in refusal(make(source))
+    reason = refusal(make(source, time_limit=20))
+    assert "more than 512 MiB of memory" in reason or "OverflowError" in reason
 
 
 def test_output_is_limited(make: Any) -> None:

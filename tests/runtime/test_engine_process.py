@@ -112,7 +112,7 @@ def test_a_bad_request_is_answered(parent: Parent) -> None:
 
 
 def test_the_process_imports_little() -> None:
-    code = "import pagedc.runtime.engine_process, pagedc.runtime.executors.cpu, sys; print(' '.join(sys.modules))"
+    code = "import pagedc.runtime.engine_process, pagedc.runtime.executors.cpu, sys; print(*sys.modules)"
     modules = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()
