@@ -33,6 +33,8 @@ struct Tile {
   static constexpr int PANELS = 1;
   static constexpr int UNPACKED_TOKENS = TOKENS, UNPACKED_PANELS = 1;
 #endif
+  // Panels that work is shared out by.
+  static constexpr int UNIT = !IN_PLACE && UNPACKED_PANELS > PANELS ? UNPACKED_PANELS : PANELS;
 };
 
 constexpr int BLOCK_TOKENS = 128;    // rows of x that use a run of weights while it is near
@@ -175,6 +177,9 @@ template <class W, int N, int K, class Store>
 void rows_by_panels(LinearScratch& scratch, int count, const void* packed, int64_t first, int64_t end,
                     const Store& store) {
   constexpr int64_t PADDED = Rows<W>::padded(K);
+  // Until the hardware's prefetcher has seen where the stream goes.
+  for (int line = 0; first < end && line < 32; ++line)
+    __builtin_prefetch(static_cast<const uint8_t*>(packed) + first * W::panel_bytes(K) + line * 64);
   if constexpr (!Tile<W>::IN_PLACE) {
     if (count > Tile<W>::UNPACK_ABOVE) {
       constexpr int PANELS = Tile<W>::UNPACKED_PANELS;
@@ -205,9 +210,26 @@ PAGEDC_INLINE int64_t panel_grain(int64_t num_panels, int64_t panel_bytes, int n
   const int64_t even = num_panels / (CHUNKS_PER_THREAD * num_threads), stream = ceil_div(STREAM_BYTES, panel_bytes);
   const int64_t fair = ceil_div(num_panels, num_threads);
   const int64_t grain = even > stream ? even : stream < fair ? stream : fair;
-  return round_up(grain > 0 ? grain : 1, Tile<W>::PANELS > Tile<W>::UNPACKED_PANELS ? Tile<W>::PANELS
-                                                                                      : Tile<W>::UNPACKED_PANELS);
+  return round_up(grain > 0 ? grain : 1, Tile<W>::UNIT);
 }
+
+// [0, count) cut into chunks that halve from round to round, a chunk for each thread in a round: long streams of memory
+// first (each start costs the hardware's prefetcher some 300 ns), short ones last to even out.
+struct Chunks {
+  int64_t count, num_threads;
+  int rounds = 1;
+
+  Chunks(int64_t count, int num_threads) : count(count), num_threads(num_threads) {
+    while (rounds < 6 && count >= num_threads << rounds) ++rounds;
+  }
+  int64_t size() const { return rounds * num_threads; }
+  int64_t begin(int64_t chunk) const {
+    if (chunk == size()) return count;
+    const int64_t round = chunk / num_threads, all = int64_t{1} << (rounds - 1), before = all - (all >> round);
+    const int64_t share = round + 1 < rounds ? all >> (round + 1) : 1;
+    return count * (before * num_threads + share * (chunk % num_threads)) / (all * num_threads);
+  }
+};
 
 // store(t, n, acc, count): acc[0 … count − 1] are out[t, n …]; once per token and panel, on any thread. No barrier.
 template <class W, int N, int K, class Store>
@@ -215,8 +237,9 @@ void linear(Worker& worker, int64_t T, const typename W::Input* x, int64_t ldx, 
             const Store& store) {
   constexpr int64_t NUM_PANELS = ceil_div(N, PANEL_ROWS);
   LinearScratch& scratch = linear_scratch();
-  const int64_t grain = panel_grain<W>(NUM_PANELS, W::panel_bytes(K), worker.size);
-  const int64_t num_chunks = ceil_div(NUM_PANELS, grain);
+  constexpr int64_t UNIT = Tile<W>::UNIT;
+  const Chunks chunks(ceil_div(NUM_PANELS, UNIT), worker.size);
+  const int64_t num_chunks = chunks.size();
   int64_t num_blocks = ceil_div(T, Rows<W>::max_rows(K));
   while (num_blocks * num_chunks < 4 * worker.size && T / num_blocks > 4 * Tile<W>::TOKENS) num_blocks *= 2;
 
@@ -227,8 +250,8 @@ void linear(Worker& worker, int64_t T, const typename W::Input* x, int64_t ldx, 
     const int count = static_cast<int>(end - begin);
     if (block != prepared) Rows<W>::prepare(scratch, count, K, [&](int i) { return x + (begin + i) * ldx; });
     prepared = block;
-    const int64_t first = task % num_chunks * grain, past = first + grain < NUM_PANELS ? first + grain : NUM_PANELS;
-    rows_by_panels<W, N, K>(scratch, count, packed, first, past,
+    const int64_t chunk = task % num_chunks, first = chunks.begin(chunk) * UNIT, past = chunks.begin(chunk + 1) * UNIT;
+    rows_by_panels<W, N, K>(scratch, count, packed, first, past < NUM_PANELS ? past : NUM_PANELS,
                             [&](int64_t row, int n, const float* acc, int valid)
                                 __attribute__((always_inline)) { store(begin + row, n, acc, valid); });
   });
