@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from pagedc.runtime.server.state import Engine, ServerState
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+OTHER_FILES = 128  # open files that are no connections
 LAST_WORDS = 2.0  # seconds for streams to write why they end
 
 
@@ -59,6 +61,7 @@ async def _serve(engine: Engine, model: ServedModel, options: ListenOptions, boo
         allow_origin=options.allow_origin,
     )
     signals = _Signals(asyncio.get_running_loop())
+    _allow_open_files(options.limits.max_connections)
     server = BoundedServer.of(state)
     try:
         sockets = _bind(options)
@@ -134,6 +137,19 @@ class _Signals:
         waiting: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
         await asyncio.wait({future, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
+
+
+def _allow_open_files(num_connections: int) -> None:
+    """Raise the soft limit of open files to what the connections need; the hard one is the operator's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = num_connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < needed:
+            logger.warning(
+                "%d open files are allowed; --max-connections %d needs %d", allowed, num_connections, needed
+            )
 
 
 def _bind(options: ListenOptions) -> list[socket.socket]:

@@ -45,25 +45,32 @@ class CompletionLogprobs:
 
     def take(self, token_ids: Sequence[int], entries: Sequence[Logprob | None]) -> dict[str, list[Any]]:
         """The four lists for these tokens; an entry of None is the first token of a prompt."""
-        text = self._tokenizer.token_text
         tokens: list[str] = []
         logprobs: list[float | None] = []
         tops: list[dict[str, float] | None] = []
         offsets: list[int] = []
         for token_id, entry in zip(token_ids, entries, strict=True):
-            token = text(token_id)
+            token = self._name(token_id)
             tokens.append(token)
             offsets.append(self._offset)
-            self._offset += len(token)
+            self._offset += len(self._tokenizer.token_text(token_id))
             if entry is None:
                 logprobs.append(None)
                 tops.append(None)
                 continue
             logprobs.append(finite(entry.logprob))
-            top = {text(top_id): finite(logprob) for top_id, logprob in reversed(entry.top[: self._num_top])}
+            top = {self._name(top_id): finite(logprob) for top_id, logprob in entry.top[: self._num_top]}
             top.setdefault(token, finite(entry.logprob))
             tops.append(dict(sorted(top.items(), key=lambda pair: -pair[1])))
         return {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets}
+
+    def _name(self, token_id: int) -> str:
+        """A token's text, or its bytes where they are part of a character: names in a dict must differ."""
+        data = self._tokenizer.token_bytes(token_id)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def prompt_logprobs(

@@ -22,6 +22,7 @@ def test_chat(client: openai.OpenAI) -> None:
     assert answer.choices[0].finish_reason == "length"
     assert answer.object == "chat.completion"
     assert answer.id.startswith("chatcmpl-")
+    assert answer._request_id == answer.id
     assert answer.system_fingerprint == "fp_0123456789ab"
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 9

@@ -76,6 +76,7 @@ class GenerateHandler(BaseHandler):
                 logprobs_of_stop_token=bool(request.return_token_ids),
                 arrived=arrived,
             )
+            self.set_header("X-Request-Id", response_id)
             answer = self.answer_type(response_id, int(time()), request, generation, state.model)
             try:
                 if request.stream:
