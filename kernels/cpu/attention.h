@@ -101,9 +101,14 @@ class Attention {
       run_tile(tile, task - tile.tiles_before, out, ldo);
     });
     if (num_split_tasks == 0) return;
-    worker.parallel_for(num_split_tasks, 1, [&](int64_t task, int64_t) {
-      while (task >= split.split_tasks_before + split.num_split_tasks()) next(split);
-      run_split(split, task - split.split_tasks_before);
+    // A few tasks at a time: the next task's keys are read ahead, so it should be this thread's.
+    const int64_t grain = max_int(1, static_cast<int>(num_split_tasks / (8 * worker.size)));
+    worker.parallel_for(num_split_tasks, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        while (task >= split.split_tasks_before + split.num_split_tasks()) next(split);
+        const int64_t next_task = task + 1 < end ? task + 1 : begin + grain * worker.size;
+        run_split(split, task - split.split_tasks_before, next_task - split.split_tasks_before);
+      }
     });
     worker.barrier();
     worker.parallel_for(num_merges, 4, [&](int64_t begin, int64_t end) {
@@ -178,19 +183,33 @@ class Attention {
     }
   }
 
-  // split_out and split_state of every row of the tile.
-  template <int ROWS>
-  void attend(const Rows& rows, int split) const {
-    const int split_begin = split * SPLIT_SIZE;
-    const int last_position = batch_.positions[rows.begin + rows.count - 1];
-    const int first_block = max_int(window_begin(batch_.positions[rows.begin]) - split_begin, 0) / BLOCK_SIZE;
-    const int end_block = min_int(last_position - split_begin, SPLIT_SIZE - 1) / BLOCK_SIZE + 1;
-    const int num_blocks = end_block - first_block;
-    const int begin = split_begin + first_block * BLOCK_SIZE;  // position of the first score
+  // The first block of a split that any query of the rows sees.
+  int first_block(const Rows& rows, int split) const {
+    return max_int(window_begin(batch_.positions[rows.begin]) / BLOCK_SIZE, split * BLOCKS_PER_SPLIT);
+  }
 
+  int last_position(const Rows& rows) const { return batch_.positions[rows.begin + rows.count - 1]; }
+
+  // The blocks of a split that any query of the rows sees; returns their number.
+  int split_keys(const Rows& rows, int split, const KV** keys) const {
+    const int begin = first_block(rows, split);
+    const int end = min_int(last_position(rows) / BLOCK_SIZE + 1, (split + 1) * BLOCKS_PER_SPLIT);
+    const int32_t* table = batch_.block_tables + int64_t{rows.sequence} * batch_.max_blocks;
+    for (int block = begin; block < end; ++block)
+      keys[block - begin] = KvLayout<Config, KV>::keys(cache_, table[block], rows.kv_head);
+    return end - begin;
+  }
+
+  // split_out and split_state of every row of the tile. This thread is likely to go on with next_split of next_head.
+  template <int ROWS>
+  void attend(const Rows& rows, int split, int next_head, int next_split) const {
     const KV* keys[BLOCKS_PER_SPLIT];
-    const int32_t* table = batch_.block_tables + int64_t{rows.sequence} * batch_.max_blocks + begin / BLOCK_SIZE;
-    for (int b = 0; b < num_blocks; ++b) keys[b] = KvLayout<Config, KV>::keys(cache_, table[b], rows.kv_head);
+    const KV* next_keys[BLOCKS_PER_SPLIT];
+    const int num_blocks = split_keys(rows, split, keys);
+    const Rows next_rows = {rows.sequence, next_head, rows.begin, rows.count};
+    const int num_next = next_split <= last_position(rows) / SPLIT_SIZE ? split_keys(next_rows, next_split, next_keys) : 0;
+    for (int b = num_next; b < num_blocks; ++b) next_keys[b] = keys[b];
+    const int begin = first_block(rows, split) * BLOCK_SIZE;  // position of the first score
 
     const int num_rows = rows.count * GROUP, num_chunks = static_cast<int>(ceil_div(num_rows, ROWS));
     for (int chunk = 0; chunk < num_chunks; ++chunk)
@@ -206,7 +225,7 @@ class Attention {
     }
     for (int chunk = 0; chunk < num_chunks; ++chunk)
       Kernels::template weigh_all<ROWS>(tile_.scores + chunk * ROWS * Plan::SCORE_STRIDE, Plan::SCORE_STRIDE, keys,
-                                        num_blocks, tile_.split_out + chunk * ROWS * Plan::V_DIM);
+                                        next_keys, num_blocks, tile_.split_out + chunk * ROWS * Plan::V_DIM);
   }
 
   template <class Out>
@@ -228,9 +247,9 @@ class Attention {
     pack<ROWS>(rows);
     for (int row = 0; row < num_rows; ++row) tile_.state[row] = {-INFINITY, 0.0f};
     memset(tile_.out, 0, num_rows * Plan::V_DIM * sizeof(float));
-    const int end_split = batch_.positions[rows.begin + rows.count - 1] / SPLIT_SIZE + 1;
+    const int end_split = last_position(rows) / SPLIT_SIZE + 1;
     for (int split = window_begin(batch_.positions[rows.begin]) / SPLIT_SIZE; split < end_split; ++split) {
-      attend<ROWS>(rows, split);
+      attend<ROWS>(rows, split, rows.kv_head, split + 1);
       for (int row = 0; row < num_rows; ++row)
         merge_softmax<Plan::V_DIM>(tile_.state[row], tile_.out + row * Plan::V_DIM, tile_.split_state[row],
                                    tile_.split_out + row * Plan::V_DIM);
@@ -240,15 +259,17 @@ class Attention {
              rows.kv_head * GROUP + row % GROUP, out, ldo);
   }
 
-  void run_split(const Cursor& c, int64_t task) const {
+  void run_split(const Cursor& c, int64_t task, int64_t next_task) const {
     const Rows rows = {c.sequence, static_cast<int>(task % Config::num_kv_heads), c.begin, c.num_queries()};
     const int split = static_cast<int>(task / Config::num_kv_heads);
+    const int next_head = static_cast<int>(next_task % Config::num_kv_heads);
+    const int next_split = c.first_split + static_cast<int>(next_task / Config::num_kv_heads);
     if (rows.count == 1) {
       pack<Plan::DECODE_ROWS>(rows);
-      attend<Plan::DECODE_ROWS>(rows, c.first_split + split);
+      attend<Plan::DECODE_ROWS>(rows, c.first_split + split, next_head, next_split);
     } else {
       pack<Plan::PREFILL_ROWS>(rows);
-      attend<Plan::PREFILL_ROWS>(rows, c.first_split + split);
+      attend<Plan::PREFILL_ROWS>(rows, c.first_split + split, next_head, next_split);
     }
     for (int row = 0; row < rows.count * GROUP; ++row) {
       Partial& partial = partials(c, row / GROUP, rows.kv_head * GROUP + row % GROUP)[split];

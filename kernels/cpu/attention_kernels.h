@@ -45,7 +45,11 @@ template <class Config, class KV>
 struct AttentionKernels {
   using Layout = KvLayout<Config, KV>;
   using Query = typename std::conditional<Layout::PAIRED, QueryPair, float>::type;
+  static constexpr int LINE = 64 / sizeof(KV);  // elements
   static constexpr int QUERY_STEPS = Layout::PAIRED ? Layout::K_DIM / 2 : Layout::K_DIM;
+
+  // Into the second level: the first one's few outstanding misses hold a core to half of what it can read.
+  static PAGEDC_INLINE void prefetch(const KV* p) { __builtin_prefetch(p, 0, 2); }
 
   // One query's head_dim floats to out[step * stride].
   static void pack_query(Query* out, int stride, const float* q) {
@@ -57,7 +61,8 @@ struct AttentionKernels {
     }
   }
 
-  // scores[row * score_stride + 16 * block + token] = q[row] · k[block][token], q packed [QUERY_STEPS][ROWS].
+  // scores[row * score_stride + 16 * block + token] = q[row] · k[block][token], q packed [QUERY_STEPS][ROWS]. The values of the
+  // blocks are asked for on the way: blocks are too short and too scattered for the hardware to run ahead of the loads.
   template <int ROWS, int BLOCKS>
   static void score(const Query* PAGEDC_RESTRICT q, const KV* const* keys, float* scores, int64_t score_stride) {
     Vec16 sums[ROWS][BLOCKS];
@@ -69,6 +74,8 @@ struct AttentionKernels {
 #pragma GCC unroll 8
       for (int b = 0; b < BLOCKS; ++b) sums[r][b] = zero_vec16();
     for (int step = 0; step < QUERY_STEPS; ++step, q += ROWS) {
+#pragma GCC unroll 8
+      for (int b = 0; b < BLOCKS; ++b) prefetch(k[b] + Layout::K_SIZE + step * LINE);
       if constexpr (!Layout::PAIRED) {
         Vec16 x[BLOCKS];
 #pragma GCC unroll 8
@@ -115,9 +122,11 @@ struct AttentionKernels {
       for (int b = 0; b < BLOCKS; ++b) store(scores + r * score_stride + b * 16, sums[r][b]);
   }
 
-  // out[row * V_DIM + d] = Σ weights[row * weight_stride + token] v[token][d] for the VECTORS * 16 elements from d on.
+  // out[row * V_DIM + d] = Σ weights[row * weight_stride + token] v[token][d] for the VECTORS * 16 elements from d on. The keys
+  // of the next split are asked for on the way.
   template <int ROWS, int VECTORS>
-  static void weigh(const float* weights, int64_t weight_stride, const KV* const* keys, int num_blocks, int d, float* out) {
+  static void weigh(const float* weights, int64_t weight_stride, const KV* const* keys, const KV* const* next_keys,
+                    int num_blocks, int d, float* out) {
     Vec16 sums[ROWS][VECTORS];
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
@@ -125,7 +134,10 @@ struct AttentionKernels {
       for (int i = 0; i < VECTORS; ++i) sums[r][i] = zero_vec16();
     for (int block = 0; block < num_blocks; ++block) {
       const KV* v = keys[block] + Layout::K_SIZE + (Layout::PAIRED ? 2 * d : d);
+      const KV* next = next_keys[block];
       for (int token = 0; token < BLOCK_SIZE; token += 2, v += 2 * Layout::V_DIM, weights += 2) {
+        constexpr int LINES = ceil_div(QUERY_STEPS, BLOCK_SIZE / 2);
+        for (int i = 0; i < LINES; ++i, next += LINE) prefetch(next);
         Vec16 x0[VECTORS], x1[VECTORS];
 #pragma GCC unroll 8
         for (int i = 0; i < VECTORS; ++i) {
@@ -169,15 +181,16 @@ struct AttentionKernels {
   }
 
   template <int ROWS>
-  static void weigh_all(const float* weights, int64_t weight_stride, const KV* const* keys, int num_blocks, float* out) {
+  static void weigh_all(const float* weights, int64_t weight_stride, const KV* const* keys, const KV* const* next_keys,
+                        int num_blocks, float* out) {
     constexpr int FIT = (NUM_REGISTERS - 2) / (ROWS + 1) > 0 ? (NUM_REGISTERS - 2) / (ROWS + 1) : 1;
     constexpr int ALL = Layout::V_DIM / 16;
     constexpr int VECTORS = ceil_div(ALL, ceil_div(ALL, FIT));  // equal passes: 5 are 3 + 2, not 4 + 1
     int d = 0;
     for (; d + VECTORS * 16 <= Layout::V_DIM; d += VECTORS * 16)
-      weigh<ROWS, VECTORS>(weights, weight_stride, keys, num_blocks, d, out);
+      weigh<ROWS, VECTORS>(weights, weight_stride, keys, next_keys, num_blocks, d, out);
     constexpr int REST = ALL % VECTORS;
-    if constexpr (REST != 0) weigh<ROWS, REST>(weights, weight_stride, keys, num_blocks, d, out);
+    if constexpr (REST != 0) weigh<ROWS, REST>(weights, weight_stride, keys, next_keys, num_blocks, d, out);
   }
 };
 
