@@ -6,7 +6,7 @@ from typing import Any
 
 import openai
 import pytest
-from tests.http.server_process import ServerProcess
+from tests.http.server_process import ServerProcess, fake_server
 from tests.http.tokenizer_files import write_tokenizer
 
 
@@ -21,7 +21,7 @@ def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(tokenizer_dir: Path) -> Iterator[ServerProcess]:
     """The server that most tests share: a token takes a millisecond."""
-    with ServerProcess(tokenizer_dir, {"engine": {"delay": 0.001}}) as process:
+    with fake_server(tokenizer_dir, {"engine": {"delay": 0.001}}) as process:
         yield process
 
 
@@ -31,7 +31,7 @@ def start_server(tokenizer_dir: Path) -> Iterator[Callable[..., ServerProcess]]:
     processes: list[ServerProcess] = []
 
     def start(**settings: Any) -> ServerProcess:
-        processes.append(ServerProcess(tokenizer_dir, settings))
+        processes.append(fake_server(tokenizer_dir, settings))
         return processes[-1].__enter__()
 
     yield start

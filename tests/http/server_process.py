@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,13 +47,18 @@ class Answer(NamedTuple):
         return error
 
 
-class ServerProcess:
-    """A server over the fake engine on a free port."""
+def fake_server(tokenizer_dir: Path, settings: dict[str, Any]) -> "ServerProcess":
+    """A server over the fake engine."""
+    script = Path(__file__).with_name("fake_server.py")
+    return ServerProcess([sys.executable, "-X", "dev", script, tokenizer_dir, json.dumps(settings)])
 
-    def __init__(self, tokenizer_dir: Path, settings: dict[str, Any]) -> None:
-        command = [sys.executable, "-X", "dev", Path(__file__).with_name("fake_server.py"), tokenizer_dir]
+
+class ServerProcess:
+    """A server in a process of its own, on a free port."""
+
+    def __init__(self, command: Sequence[str | Path]) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the process
-        self.process = subprocess.Popen([*command, json.dumps(settings)], stderr=self._log)
+        self.process = subprocess.Popen(command, stderr=self._log)
 
     def __enter__(self) -> "ServerProcess":
         line = self.wait_for_log("Listening on ")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from tests.http.server_process import CHAT, ServerProcess
+from tests.http.server_process import CHAT, ServerProcess, fake_server
 
 KEY = "sk-0123456789"
 ROUTES = (
@@ -32,7 +32,7 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: Path, key_file: Path):  # type: ignore[no-untyped-def]
     """A server that asks for a key."""
-    with ServerProcess(tokenizer_dir, {"key_file": str(key_file)}) as process:
+    with fake_server(tokenizer_dir, {"key_file": str(key_file)}) as process:
         yield process
 
 

@@ -5,14 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.http.server_process import POST_COMPLETION, ServerProcess, events
+from tests.http.server_process import POST_COMPLETION, ServerProcess, events, fake_server
 from tests.runtime.mock_engine import KILL, SLOW
 
 
 @pytest.fixture(scope="module")
 def mocked(tokenizer_dir: Path) -> Iterator[ServerProcess]:
     """A server with a vocabulary of 40 tokens, whose engine obeys the first token of a prompt."""
-    with ServerProcess(tokenizer_dir, {"mock_process": True}) as process:
+    with fake_server(tokenizer_dir, {"mock_process": True}) as process:
         yield process
 
 

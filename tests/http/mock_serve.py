@@ -1,0 +1,23 @@
+"""`pagedc serve …` whose engine's process runs the mock executor: all else is what a user runs."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from pagedc.runtime import serve
+from pagedc.runtime.async_engine import AsyncEngine
+from pagedc.runtime.cli import main
+from pagedc.runtime.config import EngineOptions
+
+COMMAND = (sys.executable, str(Path(__file__).parents[1] / "runtime" / "mock_engine.py"))
+
+
+def mocked(package: Path, options: EngineOptions) -> AsyncEngine:
+    """An engine of the mock executor."""
+    return AsyncEngine(package, options, command=COMMAND)
+
+
+if __name__ == "__main__":
+    serve.AsyncEngine = mocked  # type: ignore[assignment, misc]
+    sys.exit(main(["serve", *sys.argv[1:]]))
