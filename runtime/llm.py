@@ -1,0 +1,158 @@
+"""The engine as a Python object, in the caller's own process.
+
+>>> with LLM("smollm2-135m.pagedc") as llm:
+...     print(llm.chat([{"role": "user", "content": "What is the capital of France?"}]).text)
+...     for output in llm.generate(["Once upon a time", "The capital of"], SamplingParams(max_tokens=20)):
+...         print(output.text)
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pagedc.runtime.config import EngineOptions, resolve
+from pagedc.runtime.engine import Engine
+from pagedc.runtime.executors import open_executor
+from pagedc.runtime.messages import AddRequest
+from pagedc.runtime.outputs import OutputCollector, OutputDelta, RequestOutput
+from pagedc.runtime.package import Package
+from pagedc.runtime.prompting import Prompt, Prompter, list_prompts
+from pagedc.runtime.sampling_params import SamplingParams
+from pagedc.runtime.tokenizer import Tokenizer
+
+
+class LLM:
+    """A package, opened and ready. Methods may be called from any thread; they take turns."""
+
+    def __init__(self, package: str | Path, **options: Any) -> None:
+        """`options` are those of EngineOptions: memory, num_threads, max_num_seqs, max_model_len, ….
+
+        Raises PackageError for a package that cannot be opened, UsageError for an option that cannot be met.
+        """
+        self.package = Package.open(package)
+        self.config = resolve(self.package.manifest, EngineOptions(**options))
+        self._prompter = Prompter(self.package.tokenizer_path)
+        self._executor = open_executor(self.package, self.config)
+        self._engine = Engine(self._executor, self.config, self.package.manifest.model.eos_token_ids)
+        self._lock = threading.Lock()
+        self._collectors: dict[str, OutputCollector] = {}
+        self._deltas: dict[str, list[OutputDelta]] = {}  # of each open request, not handed out yet
+        self._num_requests = 0
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The package's Tokenizer."""
+        return self._prompter.tokenizer
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]:
+        """Continue one or many prompts, texts or token ids; the outputs are in their order.
+
+        Raises RequestError for a prompt that cannot be served.
+        """
+        each = list_prompts(prompts)
+        given = [params] * len(each) if params is None or isinstance(params, SamplingParams) else list(params)
+        if len(given) != len(each):
+            raise ValueError(f"{len(each)} prompts, but {len(given)} SamplingParams")
+        return self._finish([self._prompter.encode(prompt) for prompt in each], given)
+
+    def chat(
+        self,
+        messages: Sequence[dict[str, Any]],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        **variables: Any,  # of the chat template
+    ) -> RequestOutput:
+        """The model's answer to a conversation."""
+        return self._finish([self._prompter.encode_chat(messages, tools=tools, **variables)], [params])[0]
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[OutputDelta]:
+        """Continue a prompt and yield the text as it grows; closing the iterator aborts."""
+        return self._stream(self._prompter.encode(prompt), params)
+
+    def stream_chat(
+        self,
+        messages: Sequence[dict[str, Any]],
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        **variables: Any,
+    ) -> Iterator[OutputDelta]:
+        """Answer a conversation and yield the text as it grows; closing the iterator aborts."""
+        return self._stream(self._prompter.encode_chat(messages, tools=tools, **variables), params)
+
+    def close(self) -> None:
+        """Free the model; safe to call twice."""
+        with self._lock:
+            self._executor.close()
+            self._prompter.close()
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _finish(
+        self, prompts: list[list[int]], params: Sequence[SamplingParams | None]
+    ) -> list[RequestOutput]:
+        added: list[OutputCollector] = []
+        try:
+            for prompt, each in zip(prompts, params, strict=True):
+                added.append(self._add(prompt, each))
+            while not all(collector.is_finished for collector in added):
+                self._step()
+        finally:
+            for collector in added:
+                self._drop(collector)
+        return [collector.output for collector in added]
+
+    def _stream(self, prompt: list[int], params: SamplingParams | None) -> Iterator[OutputDelta]:
+        collector = self._add(prompt, params)
+        try:
+            while True:
+                is_finished = collector.is_finished  # looked at first: another thread may step in between
+                deltas, self._deltas[collector.request_id] = self._deltas[collector.request_id], []
+                yield from deltas
+                if is_finished:
+                    return
+                self._step()
+        finally:
+            self._drop(collector)
+
+    def _add(self, prompt: list[int], params: SamplingParams | None) -> OutputCollector:
+        params = params or SamplingParams()
+        with self._lock:
+            request_id = str(self._num_requests)
+            self._num_requests += 1
+            self._engine.add_request(AddRequest(request_id, prompt, params))
+            collector = OutputCollector(request_id, self._prompter.tokenizer, prompt, params)
+            self._collectors[request_id] = collector
+            self._deltas[request_id] = []
+        return collector
+
+    def _step(self) -> None:
+        """One step of the engine, whose events go to whom they belong."""
+        with self._lock:
+            for event in self._engine.step():
+                collector = self._collectors.get(event.request_id)
+                delta = collector.add(event) if collector is not None else None
+                if delta is None:
+                    continue
+                self._deltas[event.request_id].append(delta)
+                if delta.finish_reason is not None and event.finish_reason is None:
+                    self._engine.abort(event.request_id, event.index)
+
+    def _drop(self, collector: OutputCollector) -> None:
+        with self._lock:
+            self._engine.abort(collector.request_id)
+            self._collectors.pop(collector.request_id, None)
+            self._deltas.pop(collector.request_id, None)
