@@ -91,6 +91,14 @@ class Sampler {
  private:
   static constexpr int block_size(int block) { return VOCAB - block * BLOCK < BLOCK ? VOCAB - block * BLOCK : BLOCK; }
 
+  // The lanes from `count` on are -inf.
+  static PAGEDC_INLINE Vec16 load_logits(const float* x, int count) {
+    if (count >= 16) return load(x);
+    float lanes[16];
+    for (int i = 0; i < 16; ++i) lanes[i] = i < count ? x[i] : -INFINITY;
+    return load(lanes);
+  }
+
   static float logprob(float logit, float maximum, double log_sum) {
     return static_cast<float>(static_cast<double>(logit) - maximum - log_sum);
   }
@@ -124,9 +132,7 @@ class Sampler {
       Vec16 sum = zero_vec16();
       for (int i = 0; i < block_size(block); i += 16) {
         const int count = block_size(block) - i;
-        float tail[16];
-        for (int j = 0; count < 16 && j < 16; ++j) tail[j] = j < count ? x[i + j] : -INFINITY;
-        const Vec16 weight = exp_of_negative((load(count < 16 ? tail : x + i) - maxima) * scale);
+        const Vec16 weight = exp_of_negative((load_logits(x + i, count) - maxima) * scale);
         sum = sum + weight;
         if constexpr (KEEP) store_first(scratch_.weights + block * BLOCK + i, weight, count < 16 ? count : 16);
       }
@@ -137,17 +143,22 @@ class Sampler {
     return total;
   }
 
-  // The candidates that do not rank after `last`, in order of ids.
-  int gather(const float* logits, Candidate last) {
+  // The candidates below `end` that do not rank after `last`, in order of ids.
+  int gather(const float* logits, Candidate last, float end = INFINITY) {
     Candidate* out = scratch_.candidates;
     int count = 0;
     for (int block = 0; block < NUM_BLOCKS; ++block) {
       if (scratch_.maxima[block] < last.logit) continue;
-      for (int id = block * BLOCK; id < block * BLOCK + block_size(block); ++id) {
-        const float logit = logits[id];
-        out[count].logit = logit;  // branchless: overwritten by the next where it is not wanted
-        out[count].id = id;
-        count += (logit > last.logit) | ((logit == last.logit) & (id <= last.id) & (logit > -INFINITY));
+      for (int i = 0; i < block_size(block); i += 16) {
+        const int first = block * BLOCK + i;
+        uint32_t mask = mask_at_least(load_logits(logits + first, block_size(block) - i), broadcast(last.logit));
+        for (; mask; mask &= mask - 1) {
+          const int32_t id = first + __builtin_ctz(mask);
+          if (id >= VOCAB) break;  // a lane past the end, -inf, where the bound is -inf too
+          const float logit = logits[id];
+          if (logit >= end || logit == -INFINITY || (logit == last.logit && id > last.id)) continue;
+          out[count++] = {logit, 0.0f, id};
+        }
       }
     }
     return count;
@@ -230,30 +241,80 @@ class Sampler {
     const double u = uniform(s.seed, s.counter);
     if (!has_top_k && s.top_p >= 1 && s.min_p <= 0) return draw_dense(u, dense_weights<true>(logits, maximum, inverse));
 
-    int count;
-    double total = 0;
-    if (has_top_k) {
-      count = gather_top(logits, s.top_k);
-    } else {
-      // Tokens lighter than this cannot be in the top-p set: all of them together weigh less than what it leaves out.
-      total = s.top_p < 1 ? dense_weights<false>(logits, maximum, inverse) : 0;
-      const double lightest = std::max((1.0 - s.top_p) * total / VOCAB, static_cast<double>(s.min_p));
-      const double bound = maximum + (::log(lightest) - 1e-2) / inverse - 1e-6 * std::fabs(maximum);
-      count = gather(logits, {static_cast<float>(bound), 0.0f, VOCAB});
-    }
     Candidate* candidates = scratch_.candidates;
-    weigh(candidates, count, maximum, inverse);
-    if (s.top_p < 1) {
-      if (has_top_k)
+    Candidate last = {-INFINITY, 0.0f, VOCAB};  // that may be chosen
+    if (has_top_k) {
+      int count = gather_top(logits, s.top_k);
+      if (s.top_p < 1) {
+        weigh(candidates, count, maximum, inverse);
+        double total = 0;
         for (int i = 0; i < count; ++i) total += candidates[i].weight;
-      count = keep_mass(candidates, count, s.top_p * total);
+        count = keep_mass(candidates, count, s.top_p * total);
+      }
+      last = *std::max_element(candidates, candidates + count, ranks_before);
+    } else if (s.top_p < 1) {
+      last = last_of_mass(logits, maximum, inverse, s.top_p);
     }
-    const Candidate* end = std::partition(candidates, candidates + count,
-                                          [&](const Candidate& c) { return c.weight >= s.min_p; });
-    const Candidate last = *std::max_element(static_cast<const Candidate*>(candidates), end, ranks_before);
-    count = gather(logits, last);
+    if (s.min_p > 0) {  // a bound that errs to the low side, then the weights themselves
+      const float bound = static_cast<float>(maximum + (::log(s.min_p) - 1e-2) / inverse - 1e-6 * std::fabs(maximum));
+      if (bound > last.logit) last = {bound, 0.0f, VOCAB};
+    }
+    int count = gather(logits, last);
     weigh(candidates, count, maximum, inverse);
+    if (s.min_p > 0)
+      count = static_cast<int>(
+          std::remove_if(candidates, candidates + count, [&](const Candidate& c) { return c.weight < s.min_p; }) -
+          candidates);
     return draw(candidates, count, u);
+  }
+
+  // The last of the fewest candidates that rank first and have top_p of the whole weight.
+  Candidate last_of_mass(const float* logits, float maximum, float inverse, float top_p) {
+    constexpr int STEPS = 8;
+    // The weight above a few bounds at a time narrows down where it lies; only what is between two bounds is selected from.
+    constexpr float COARSE[STEPS] = {-1, -2, -3, -4, -6, -8, -11, -15};
+    const double target = top_p * dense_weights<false>(logits, maximum, inverse);
+    float low = -INFINITY, high = INFINITY;
+    double above = 0;  // the weight from `high` up
+    for (int round = 0; round < 2; ++round) {
+      float bounds[STEPS];
+      const float top = std::min(high, maximum), bottom = std::max(low, maximum - 40 / inverse);
+      for (int i = 0; i < STEPS; ++i)
+        bounds[i] = round == 0 ? maximum + COARSE[i] / inverse : top + (bottom - top) * (static_cast<float>(i + 1) / (STEPS + 1));
+      double masses[STEPS] = {};
+      weights_from<STEPS>(logits, maximum, inverse, bounds, masses);
+      int i = 0;
+      for (; i < STEPS && masses[i] < target; ++i) {
+        high = bounds[i];
+        above = masses[i];
+      }
+      if (i < STEPS) low = bounds[i];
+    }
+    int count = gather(logits, {low, 0.0f, VOCAB}, high);
+    if (count == 0) return {low, 0.0f, VOCAB};  // the sums differ by a rounding
+    weigh(scratch_.candidates, count, maximum, inverse);
+    count = keep_mass(scratch_.candidates, count, target - above);
+    return *std::max_element(scratch_.candidates, scratch_.candidates + count, ranks_before);
+  }
+
+  // masses[i] = the weight of the logits >= bounds[i], which fall.
+  template <int STEPS>
+  void weights_from(const float* logits, float maximum, float inverse, const float* bounds, double* masses) const {
+    constexpr int BLOCKS_PER_SUM = 16;  // more would cost float32 digits
+    const Vec16 maxima = broadcast(maximum), scale = broadcast(inverse);
+    for (int first = 0; first < NUM_BLOCKS; first += BLOCKS_PER_SUM) {
+      Vec16 sums[STEPS];
+      for (int j = 0; j < STEPS; ++j) sums[j] = zero_vec16();
+      for (int block = first; block < std::min(first + BLOCKS_PER_SUM, NUM_BLOCKS); ++block) {
+        if (scratch_.maxima[block] < bounds[STEPS - 1]) continue;
+        for (int i = 0; i < block_size(block); i += 16) {
+          const Vec16 x = load_logits(logits + block * BLOCK + i, block_size(block) - i);
+          const Vec16 weight = exp_of_negative((x - maxima) * scale);
+          for (int j = 0; j < STEPS; ++j) sums[j] = sums[j] + where_at_least(x, broadcast(bounds[j]), weight);
+        }
+      }
+      for (int j = 0; j < STEPS; ++j) masses[j] += reduce_add(sums[j]);
+    }
   }
 
   static void weigh(Candidate* candidates, int count, float maximum, float inverse_temperature) {

@@ -29,6 +29,13 @@ PAGEDC_INLINE Vec16 min(Vec16 a, Vec16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 // a * b + c
 PAGEDC_INLINE Vec16 fma(Vec16 a, Vec16 b, Vec16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 
+// value where x >= bound, else 0
+PAGEDC_INLINE Vec16 where_at_least(Vec16 x, Vec16 bound, Vec16 value) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, bound.v, _CMP_GE_OQ), value.v)};
+}
+// Bit i is set where x[i] >= bound[i].
+PAGEDC_INLINE uint32_t mask_at_least(Vec16 x, Vec16 bound) { return _mm512_cmp_ps_mask(x.v, bound.v, _CMP_GE_OQ); }
+
 // The first `count` lanes; the others are 0 and their memory is not touched.
 PAGEDC_INLINE Vec16 load_first(const float* p, int count) {
   return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p)};
@@ -90,6 +97,16 @@ PAGEDC_INLINE Vec16 max(Vec16 a, Vec16 b) { return {_mm256_max_ps(a.lo, b.lo), _
 PAGEDC_INLINE Vec16 min(Vec16 a, Vec16 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
 PAGEDC_INLINE Vec16 fma(Vec16 a, Vec16 b, Vec16 c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+
+PAGEDC_INLINE Vec16 where_at_least(Vec16 x, Vec16 bound, Vec16 value) {
+  return {_mm256_and_ps(_mm256_cmp_ps(x.lo, bound.lo, _CMP_GE_OQ), value.lo),
+          _mm256_and_ps(_mm256_cmp_ps(x.hi, bound.hi, _CMP_GE_OQ), value.hi)};
+}
+PAGEDC_INLINE uint32_t mask_at_least(Vec16 x, Vec16 bound) {
+  const int lo = _mm256_movemask_ps(_mm256_cmp_ps(x.lo, bound.lo, _CMP_GE_OQ));
+  const int hi = _mm256_movemask_ps(_mm256_cmp_ps(x.hi, bound.hi, _CMP_GE_OQ));
+  return static_cast<uint32_t>(lo | hi << 8);
 }
 
 struct Bf16x32 {
@@ -168,6 +185,15 @@ PAGEDC_INLINE Vec16 fma(Vec16 a, Vec16 b, Vec16 c) {
 #else
   return by_quarter([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
 #endif
+}
+
+PAGEDC_INLINE Vec16 where_at_least(Vec16 x, Vec16 bound, Vec16 value) {
+  return by_quarter([&](int i) { return x.v[i] >= bound.v[i] ? value.v[i] : Vec4{}; });
+}
+PAGEDC_INLINE uint32_t mask_at_least(Vec16 x, Vec16 bound) {
+  uint32_t mask = 0;
+  for (int i = 0; i < 16; ++i) mask |= static_cast<uint32_t>(x.v[i / 4][i % 4] >= bound.v[i / 4][i % 4]) << i;
+  return mask;
 }
 
 struct Bf16x32 {
