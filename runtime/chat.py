@@ -78,10 +78,10 @@ async def _converse(backend: Backend, system: str | None) -> None:
         try:
             answer = await _show(backend, messages)
         except PagedcError as error:
-            console.print(f"error: {error}", style="red", markup=False)
-            messages.pop()
             if not is_terminal:
                 raise
+            console.print(f"error: {error}", style="red", markup=False)
+            messages.pop()
             continue
         messages.append({"role": "assistant", "content": answer})
 
@@ -137,6 +137,7 @@ async def _show(backend: Backend, messages: Messages) -> str:
         sys.stdout.write(" […]")
     finally:
         loop.remove_signal_handler(signal.SIGINT)
-        sys.stdout.write("\n")
+        if pieces:
+            sys.stdout.write("\n")
         sys.stdout.flush()
     return "".join(pieces)
