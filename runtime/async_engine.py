@@ -13,6 +13,7 @@ from pathlib import Path
 from pagedc.runtime.config import EngineOptions
 from pagedc.runtime.engine_client import ENGINE_COMMAND, EngineClient
 from pagedc.runtime.errors import EngineDeadError, EngineError, OverloadedError, PagedcError, RequestError
+from pagedc.runtime.event_stream import EventStream
 from pagedc.runtime.messages import (
     Abort,
     AddRequest,
@@ -59,7 +60,7 @@ class AsyncEngine:
         self._client: EngineClient | None = None
         self._dead: EngineClient | None = None  # its predecessor, until it is buried
         self._ready: asyncio.Future[Ready] | None = None  # of the process that runs or is being started
-        self._streams: dict[str, _Stream] = {}  # requests that the process has been sent
+        self._streams: dict[str, EventStream] = {}  # requests that the process has been sent
         self._num_waiting = 0  # requests that wait for a process
         self._restart: asyncio.Task[None] | None = None
         self._is_draining = self._is_closing = False
@@ -126,7 +127,7 @@ class AsyncEngine:
             raise RequestError(f"request_id {request_id} is in use")
         message = AddRequest(request_id, list(prompt_token_ids), params, priority, cache_salt)
         self._send(message)  # nothing is awaited between here and the stream's registration
-        stream = self._streams[request_id] = _Stream(params.n)
+        stream = self._streams[request_id] = EventStream(params.n)
         self._idle.clear()
         try:
             while not stream.is_finished or stream.has_news:
@@ -261,46 +262,3 @@ class AsyncEngine:
     def _note_idle(self) -> None:
         if self.num_requests == 0:
             self._idle.set()
-
-
-class _Stream:
-    """Events of one request on their way to its generator."""
-
-    def __init__(self, num_sequences: int) -> None:
-        self._open = set(range(num_sequences))
-        self._queue: asyncio.Queue[TokenEvent | PagedcError | None] = asyncio.Queue()
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether no event of any sequence will come."""
-        return not self._open
-
-    @property
-    def has_news(self) -> bool:
-        return not self._queue.empty()
-
-    async def next(self) -> TokenEvent | None:
-        """The next event, None when there is only to look whether it is finished; raises what `fail` was
-        given.
-        """
-        item = await self._queue.get()
-        if isinstance(item, PagedcError):
-            raise item
-        return item
-
-    def put(self, event: TokenEvent) -> None:
-        if event.index in self._open:
-            if event.finish_reason is not None:
-                self._open.discard(event.index)
-            self._queue.put_nowait(event)
-
-    def fail(self, error: PagedcError) -> None:
-        self._open.clear()
-        self._queue.put_nowait(error)
-
-    def drop(self, index: int | None) -> list[int]:
-        """Take no more events of a sequence, or of any; returns those that were open."""
-        dropped = [each for each in sorted(self._open) if index is None or each == index]
-        self._open.difference_update(dropped)
-        self._queue.put_nowait(None)
-        return dropped

@@ -2,6 +2,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.runtime.mock_executor import MockExecutor
 
 from pagedc.runtime.config import EngineConfig
@@ -257,3 +259,47 @@ def test_stats_count() -> None:
     assert (stats.num_running, stats.num_waiting, stats.kv_cache_usage) == (0, 0, 0)
     assert engine.step() == []
     assert math.isfinite(stats.kv_cache_usage)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_random_workloads_give_each_request_what_it_gets_alone(data: st.DataObject) -> None:
+    batch_size = data.draw(st.integers(4, 24))
+    config = {
+        "num_blocks": data.draw(st.integers(16, 40)),
+        "max_num_seqs": 4,
+        "max_num_batched_tokens": batch_size,
+        "max_num_rows": data.draw(st.integers(4, 9)),
+        "prefix_cache": data.draw(st.booleans()),
+    }
+    requests = [
+        request(
+            f"r{i}",
+            data.draw(st.lists(st.integers(1, 2), min_size=1, max_size=30)),
+            seed=i,
+            n=data.draw(st.integers(1, 3)),
+            temperature=data.draw(st.sampled_from([0.0, 1.0])),
+            repetition_penalty=data.draw(st.sampled_from([1.0, 1.5])),
+            prompt_logprobs=data.draw(st.sampled_from([None, 0])),
+            max_tokens=data.draw(st.integers(1, 25)),
+        )
+        for i in range(data.draw(st.integers(1, 5)))
+    ]
+    engine = make_engine(**config)
+    tokens: dict[tuple[str, int], list[int]] = {}
+    aborted: set[str] = set()
+    waiting = list(requests)
+    while waiting or engine.has_work:
+        if waiting and (not engine.has_work or data.draw(st.booleans())):
+            engine.add_request(waiting.pop(0))
+        if data.draw(st.integers(0, 40)) == 0:
+            aborted.add(name := data.draw(st.sampled_from(requests)).request_id)
+            engine.abort(name)
+        for event in engine.step():
+            tokens.setdefault((event.request_id, event.index), []).extend(event.token_ids)
+        engine.scheduler.block_manager.check_integrity(engine.scheduler.running)
+    assert engine.scheduler.block_manager.usage == 0
+    for each in requests:
+        if each.request_id not in aborted:
+            expected = generate(make_engine(prefix_cache=False), each)
+            assert {key: found for key, found in tokens.items() if key[0] == each.request_id} == expected

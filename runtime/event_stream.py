@@ -1,0 +1,52 @@
+"""The events of one request on their way from the engine to whoever waits for them."""
+
+import asyncio
+
+from pagedc.runtime.errors import PagedcError
+from pagedc.runtime.messages import TokenEvent
+
+
+class EventStream:
+    """Events of one request on their way to its generator."""
+
+    def __init__(self, num_sequences: int) -> None:
+        self._open = set(range(num_sequences))
+        self._queue: asyncio.Queue[TokenEvent | PagedcError | None] = asyncio.Queue()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no event of any sequence will come."""
+        return not self._open
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `next` would return at once."""
+        return not self._queue.empty()
+
+    async def next(self) -> TokenEvent | None:
+        """The next event, None when there is only to look whether it is finished; raises what `fail` was
+        given.
+        """
+        item = await self._queue.get()
+        if isinstance(item, PagedcError):
+            raise item
+        return item
+
+    def put(self, event: TokenEvent) -> None:
+        """Add an event, unless its sequence has ended or was dropped."""
+        if event.index in self._open:
+            if event.finish_reason is not None:
+                self._open.discard(event.index)
+            self._queue.put_nowait(event)
+
+    def fail(self, error: PagedcError) -> None:
+        """End every sequence; `next` raises the error once it has returned what came before."""
+        self._open.clear()
+        self._queue.put_nowait(error)
+
+    def drop(self, index: int | None) -> list[int]:
+        """Take no more events of a sequence, or of any; returns those that were open."""
+        dropped = [each for each in sorted(self._open) if index is None or each == index]
+        self._open.difference_update(dropped)
+        self._queue.put_nowait(None)
+        return dropped
