@@ -1,0 +1,325 @@
+"""Walk an exported program and build the graph.
+
+The trace runs over one flat sequence of T tokens, T symbolic. Each tensor has the token axis at most once; the importer
+notes where, takes it out of the shape, and hands each op to its function in the table. Only what the logits depend on is
+read, so dead code in a module costs nothing and refuses nothing.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node as FxNode
+
+from pagedc.compiler.errors import UnsupportedError
+from pagedc.compiler.graph import DType, Graph, Node, Shape
+
+TOKENS = -1  # stands for T in a full shape
+
+OpFunction = Callable[..., Any]
+TABLE: dict[str, OpFunction] = {}
+
+
+def op(*names: str) -> Callable[[OpFunction], OpFunction]:
+    """Register a function for these ATen ops: f(importer, *arguments, **keywords) -> Value or tuple of them."""
+
+    def register(function: OpFunction) -> OpFunction:
+        TABLE.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+class Value(NamedTuple):
+    """A traced tensor: its node, and its shape as traced, TOKENS marking the token axis."""
+
+    node: Node
+    shape: tuple[int, ...]
+
+    @property
+    def token_axis(self) -> int | None:
+        """Where T stands in the traced shape."""
+        return self.shape.index(TOKENS) if TOKENS in self.shape else None
+
+
+class NoRuleError(Exception):
+    """No function in the table knows an op: the caller may decompose further, or refuse."""
+
+    def __init__(self, op: str, where: str) -> None:
+        super().__init__(op)
+        self.op = op
+        self.where = where
+
+
+class Importer:
+    """State of one import; the functions of the table build on its methods."""
+
+    def __init__(self, program: ExportedProgram, parameters: dict[str, torch.Tensor]) -> None:
+        """`parameters` holds real values of the buffers, by name; a parameter without one becomes a `parameter` node."""
+        self.graph = Graph()
+        self.program = program
+        self.buffers = parameters
+        self.values: dict[FxNode, Any] = {}
+        self.current: FxNode | None = None
+        self.num_attention_layers = 0
+        self._leaves: dict[str, Value] = {}
+
+    def run(self) -> Graph:
+        """Build the graph. Raises NoRuleError or UnsupportedError."""
+        placeholders = self._placeholders()
+        output = next(node for node in self.program.graph.nodes if node.op == "output")
+        needed = _ancestors(output)
+        unknown = [node for node in self.program.graph.nodes if node in needed and not self._known(node)]
+        if unknown:
+            raise NoRuleError(_op_name(unknown[0]), _origin(unknown[0]))
+        for node in self.program.graph.nodes:
+            if node not in needed:
+                continue
+            self.current = node
+            if node.op == "placeholder":
+                self.values[node] = placeholders[node.name]()
+            elif node.op == "get_attr":
+                self.values[node] = self.constant(getattr(self.program.graph_module, str(node.target)))
+            elif node.op == "call_function":
+                self.values[node] = self._call(node)
+        logits = self.values[output.args[0][0]]
+        self.graph.output = self.reshape_node(logits.node, (logits.shape[-1],))
+        return self.graph
+
+    # What the functions of the table use.
+
+    @property
+    def meta(self) -> Any:
+        """The fake tensor, or tuple of them, that the current op gives."""
+        return self.current.meta["val"] if self.current is not None else None
+
+    def out_shape(self, index: int | None = None) -> tuple[int, ...]:
+        """The traced shape of the current op's result."""
+        return self.full_shape(self.meta if index is None else self.meta[index])
+
+    def full_shape(self, fake: torch.Tensor) -> tuple[int, ...]:
+        """A traced shape with TOKENS for T; refuses sizes that are neither numbers nor T."""
+        shape = []
+        for size in fake.shape:
+            if isinstance(size, int):
+                shape.append(size)
+            elif size.node.expr.is_Symbol:
+                shape.append(TOKENS)
+            elif size.node.expr.is_Integer:
+                shape.append(int(size.node.expr))
+            else:
+                raise self.unsupported(f"a tensor of size {list(fake.shape)}")
+        if shape.count(TOKENS) > 1:
+            raise self.unsupported(f"a tensor over pairs of tokens, {['T' if s < 0 else s for s in shape]}")
+        return tuple(shape)
+
+    def add(
+        self, op: str, inputs: Sequence[Node], shape: Shape, dtype: DType | None = None, **attrs: Any
+    ) -> Node:
+        """A node whose domain follows from its inputs."""
+        domain = "token" if any(value.domain == "token" for value in inputs) else "const"
+        if dtype is None:
+            dtype = inputs[0].dtype
+        origin = _origin(self.current) if self.current is not None else ""
+        return self.graph.add(Node(op, tuple(inputs), tuple(shape), dtype, domain, attrs, origin))  # type: ignore[arg-type]
+
+    def constant(self, tensor: torch.Tensor) -> Value:
+        """A tensor whose value is known now."""
+        array = (
+            tensor.detach().to("cpu").numpy() if tensor.dtype != torch.bfloat16 else tensor.float().numpy()
+        )
+        dtype = dtype_of(tensor.dtype)
+        array = np.ascontiguousarray(
+            array.astype({"float32": np.float32, "int32": np.int32, "bool": np.bool_}[dtype])
+        )
+        if array.ndim == 0:
+            return self.scalar(array.item(), dtype)
+        node = self.add("constant", (), array.shape, dtype, value=array)
+        return Value(node, tuple(array.shape))
+
+    def scalar(self, number: float | int | bool, dtype: DType | None = None) -> Value:
+        """A number."""
+        if dtype is None:
+            dtype = "bool" if isinstance(number, bool) else "int32" if isinstance(number, int) else "float32"
+        value = {"bool": bool, "int32": int, "float32": float}[dtype](number)
+        return Value(self.add("scalar", (), (), dtype, value=value), ())
+
+    def value(self, argument: Any) -> Value:
+        """A Value, made from a number where need be."""
+        if isinstance(argument, Value):
+            return argument
+        if isinstance(argument, int | float):
+            return self.scalar(argument)
+        raise self.unsupported(f"an argument of type {type(argument).__name__}")
+
+    def cast(self, value: Value, dtype: DType) -> Value:
+        """The same values as another type."""
+        if value.node.dtype == dtype:
+            return value
+        if value.node.op == "scalar":
+            return self.scalar(value.node.attrs["value"], dtype)
+        return Value(self.add("cast", (value.node,), value.node.shape, dtype), value.shape)
+
+    def reshape_node(self, node: Node, shape: Shape) -> Node:
+        """The node itself where its shape is right."""
+        return node if node.shape == tuple(shape) else self.add("reshape", (node,), shape)
+
+    def reshape(self, value: Value, shape: tuple[int, ...]) -> Value:
+        """`view`: the token axis must keep what stands before it."""
+        if value.token_axis is not None:
+            if TOKENS not in shape:
+                raise self.unsupported(f"a view that hides the token axis, {value.shape} to {shape}")
+            before = int(np.prod(value.shape[: value.token_axis]))
+            if before != int(np.prod(shape[: shape.index(TOKENS)])):
+                raise self.unsupported(f"a view that mixes tokens, {value.shape} to {shape}")
+        return Value(self.reshape_node(value.node, without_tokens(shape)), shape)
+
+    def broadcast(self, values: Sequence[Value], shape: tuple[int, ...]) -> list[Node]:
+        """Nodes of one per-token shape, that of `shape`; numbers stay numbers."""
+        return [self.broadcast_one(value, shape) for value in values]
+
+    def broadcast_one(self, value: Value, shape: tuple[int, ...]) -> Node:
+        """Expand one value to a traced shape; raises UnsupportedError where token axes do not meet."""
+        if value.node.op == "scalar":
+            return value.node
+        padded = (1,) * (len(shape) - len(value.shape)) + value.shape
+        if TOKENS in shape:
+            axis = shape.index(TOKENS)
+            if value.token_axis is None:
+                if padded[axis] != 1:
+                    raise self.unsupported("a constant along the token axis")
+            elif padded[axis] != TOKENS:
+                raise self.unsupported("an op that crosses tokens")
+            padded = padded[:axis] + padded[axis + 1 :]
+        node = self.reshape_node(value.node, padded)
+        target = without_tokens(shape)
+        return node if node.shape == target else self.add("expand", (node,), target)
+
+    def pointwise(
+        self, op: str, *arguments: Any, dtype: DType | None = None, shape: tuple[int, ...] | None = None
+    ) -> Value:
+        """An op on broadcast values."""
+        values = [self.value(argument) for argument in arguments]
+        if shape is None:
+            shape = broadcast_shape([value.shape for value in values])
+        nodes = self.broadcast(values, shape)
+        if all(node.op == "scalar" for node in nodes):
+            shape = ()
+        return Value(self.add(op, nodes, without_tokens(shape), dtype), shape)
+
+    def axis(self, value: Value, dim: int) -> int:
+        """The per-token axis of a traced dim; refuses the token axis."""
+        dim %= len(value.shape)
+        if dim == value.token_axis:
+            raise self.unsupported("an op along the token axis")
+        return dim - (value.token_axis is not None and dim > value.token_axis)
+
+    def unsupported(self, what: str) -> UnsupportedError:
+        """The error for the current op: one line that names the op and its module."""
+        assert self.current is not None
+        return UnsupportedError(
+            f"{_op_name(self.current)} at {_origin(self.current) or 'the top level'}: {what}"
+        )
+
+    # Leaves.
+
+    def _placeholders(self) -> dict[str, Callable[[], Value]]:
+        table: dict[str, Callable[[], Value]] = {}
+        for spec in self.program.graph_signature.input_specs:
+            name, target = spec.arg.name, spec.target
+            if spec.kind == InputKind.USER_INPUT:
+                table[name] = lambda name=name: self._input(name)
+            elif spec.kind == InputKind.PARAMETER:
+                table[name] = lambda target=target: self._parameter(target)
+            else:
+                table[name] = lambda target=target: self._buffer(target)
+        return table
+
+    def _input(self, name: str) -> Value:
+        node = Node("input", (), (1,), "int32", "token", {"name": name})
+        return Value(self.graph.add(node), (1, TOKENS))
+
+    def _parameter(self, target: str) -> Value:
+        if target not in self._leaves:
+            shape = self.full_shape(self.meta)
+            self._leaves[target] = Value(self.add("parameter", (), shape, "float32", name=target), shape)
+        return self._leaves[target]
+
+    def _buffer(self, target: str) -> Value:
+        if target in self.buffers:
+            return self.constant(self.buffers[target])
+        return self._parameter(target)
+
+    # The walk.
+
+    def _known(self, node: FxNode) -> bool:
+        return (
+            node.op != "call_function"
+            or node.target is operator.getitem
+            or _is_symbolic(node)
+            or _op_name(node) in TABLE
+        )
+
+    def _call(self, node: FxNode) -> Any:
+        if _is_symbolic(node):
+            return node.meta["val"]
+        if node.target is operator.getitem:
+            return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
+        arguments, keywords = torch.fx.map_arg(
+            (node.args, node.kwargs), lambda argument: self.values[argument]
+        )
+        return TABLE[_op_name(node)](self, *arguments, **keywords)
+
+
+def dtype_of(dtype: torch.dtype) -> DType:
+    """Our type for a torch one: the graph computes in float32, and counts in int32."""
+    if dtype.is_floating_point:
+        return "float32"
+    return "bool" if dtype == torch.bool else "int32"
+
+
+def without_tokens(shape: tuple[int, ...]) -> Shape:
+    """A traced shape with the token axis taken out."""
+    return tuple(size for size in shape if size != TOKENS)
+
+
+def broadcast_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The traced shape of a pointwise op."""
+    rank = max((len(shape) for shape in shapes), default=0)
+    columns = zip(*[(1,) * (rank - len(shape)) + shape for shape in shapes], strict=True)
+    return tuple(TOKENS if TOKENS in column else max(column) for column in columns)
+
+
+def _ancestors(node: FxNode) -> set[FxNode]:
+    seen: set[FxNode] = set()
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        if current not in seen:
+            seen.add(current)
+            stack.extend(current.all_input_nodes)
+    return seen
+
+
+def _is_symbolic(node: FxNode) -> bool:
+    return isinstance(
+        node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool
+    )
+
+
+def _op_name(node: FxNode) -> str:
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return f"{target.namespace}.{target._schema.name.split('::')[1]}"
+    return getattr(target, "__name__", str(target))
+
+
+def _origin(node: FxNode) -> str:
+    """The path of the innermost module, without the wrapper's own prefix."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return path.removeprefix("model").removeprefix(".")

@@ -1,0 +1,287 @@
+"""Views, slices, joins: ops that only say where an element lies."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pagedc.compiler.aten.importer import TOKENS, Importer, Value, dtype_of, op, without_tokens
+
+END = 2**62
+
+
+@op(
+    "aten.view",
+    "aten.reshape",
+    "aten._unsafe_view",
+    "aten.unsqueeze",
+    "aten.squeeze",
+    "aten.flatten",
+    "aten.unflatten",
+    "aten.view_as",
+)
+def reshape(importer: Importer, x: Value, *_: Any) -> Value:
+    return importer.reshape(x, importer.out_shape())
+
+
+@op("aten.permute")
+def permute(importer: Importer, x: Value, dims: Sequence[int]) -> Value:
+    dims = [dim % len(x.shape) for dim in dims]
+    shape = tuple(x.shape[dim] for dim in dims)
+    axes = [importer.axis(x, dim) for dim in dims if x.shape[dim] != TOKENS]
+    if axes == sorted(axes):
+        return Value(x.node, shape)
+    return Value(importer.add("permute", (x.node,), without_tokens(shape), axes=tuple(axes)), shape)
+
+
+@op("aten.transpose", "aten.swapaxes")
+def transpose(importer: Importer, x: Value, a: int, b: int) -> Value:
+    dims = list(range(len(x.shape)))
+    dims[a], dims[b] = dims[b], dims[a]
+    return permute(importer, x, dims)  # type: ignore[no-any-return]
+
+
+@op("aten.t", "aten.numpy_T")
+def t(importer: Importer, x: Value) -> Value:
+    return permute(importer, x, list(reversed(range(len(x.shape)))))  # type: ignore[no-any-return]
+
+
+@op("aten.movedim")
+def movedim(importer: Importer, x: Value, source: int, destination: int) -> Value:
+    dims = [dim for dim in range(len(x.shape)) if dim != source % len(x.shape)]
+    dims.insert(destination % len(x.shape), source % len(x.shape))
+    return permute(importer, x, dims)  # type: ignore[no-any-return]
+
+
+@op("aten.slice", "aten.narrow")
+def slice_(
+    importer: Importer, x: Value, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1
+) -> Value:
+    dim %= len(x.shape)
+    if dim == x.token_axis:
+        if importer.out_shape() != x.shape or step != 1:
+            raise importer.unsupported("a part of the tokens")
+        return x
+    first, last = _bound(start, x.shape[dim], 0), _bound(stop, x.shape[dim], x.shape[dim])
+    return _slice(importer, x, dim, first, last, step)
+
+
+def _bound(bound: Any, size: int, default: int) -> int:
+    if bound is None:
+        return default
+    return max(0, bound + size) if bound < 0 else min(bound, size)
+
+
+def _slice(importer: Importer, x: Value, dim: int, start: int, stop: int, step: int = 1) -> Value:
+    size = -(-(stop - start) // step)
+    if size == x.shape[dim]:
+        return x
+    shape = x.shape[:dim] + (size,) + x.shape[dim + 1 :]
+    if size == 0:
+        return Value(x.node, shape)  # nothing of it is read: a join drops it
+    axis = importer.axis(x, dim)
+    return Value(
+        importer.add("slice", (x.node,), without_tokens(shape), axis=axis, range=(start, stop, step)), shape
+    )
+
+
+@op("aten.select")
+def select(importer: Importer, x: Value, dim: int, index: int) -> Value:
+    dim %= len(x.shape)
+    importer.axis(x, dim)
+    index %= x.shape[dim]
+    part = _slice(importer, x, dim, index, index + 1)
+    return importer.reshape(part, x.shape[:dim] + x.shape[dim + 1 :])
+
+
+@op(
+    "aten.split",
+    "aten.split_with_sizes",
+    "aten.chunk",
+    "aten.unsafe_chunk",
+    "aten.unsafe_split",
+    "aten.tensor_split",
+)
+def split(importer: Importer, x: Value, _: Any, dim: int = 0) -> tuple[Value, ...]:
+    dim %= len(x.shape)
+    importer.axis(x, dim)
+    parts, start = [], 0
+    for index in range(len(importer.meta)):
+        size = importer.out_shape(index)[dim]
+        parts.append(_slice(importer, x, dim, start, start + size))
+        start += size
+    return tuple(parts)
+
+
+@op("aten.unbind")
+def unbind(importer: Importer, x: Value, dim: int = 0) -> tuple[Value, ...]:
+    return tuple(select(importer, x, dim, index) for index in range(x.shape[dim]))
+
+
+@op("aten.cat", "aten.concat", "aten.concatenate")
+def cat(importer: Importer, values: Sequence[Value], dim: int = 0) -> Value:
+    shape = importer.out_shape()
+    return _cat(importer, [value for value in values if 0 not in value.shape], dim, shape)
+
+
+def _cat(importer: Importer, values: Sequence[Value], dim: int, shape: tuple[int, ...]) -> Value:
+    dim %= len(shape)
+    if shape[dim] == TOKENS:
+        raise importer.unsupported("tokens joined to tokens")
+    sizes = [value.shape[dim] for value in values]
+    nodes = []
+    for value, size in zip(values, sizes, strict=True):
+        nodes.append(importer.broadcast_one(value, shape[:dim] + (size,) + shape[dim + 1 :]))
+    if len(nodes) == 1:
+        return Value(nodes[0], shape)
+    axis = dim - (TOKENS in shape[:dim])
+    return Value(importer.add("cat", nodes, without_tokens(shape), axis=axis), shape)
+
+
+@op("aten.stack")
+def stack(importer: Importer, values: Sequence[Value], dim: int = 0) -> Value:
+    dim %= len(importer.out_shape())
+    parts = [importer.reshape(value, value.shape[:dim] + (1,) + value.shape[dim:]) for value in values]
+    return _cat(importer, parts, dim, importer.out_shape())
+
+
+@op("aten.slice_scatter")
+def slice_scatter(
+    importer: Importer,
+    x: Value,
+    source: Value,
+    dim: int = 0,
+    start: Any = None,
+    stop: Any = None,
+    step: int = 1,
+) -> Value:
+    """x with a range along dim replaced."""
+    dim %= len(x.shape)
+    if dim == x.token_axis or (x.token_axis is None and importer.out_shape()[dim] == TOKENS):
+        if step != 1 or source.shape != importer.out_shape():
+            raise importer.unsupported("a part of the tokens")
+        return source
+    if step != 1:
+        raise importer.unsupported(f"a step of {step}")
+    shape = importer.out_shape()
+    first, last = _bound(start, shape[dim], 0), _bound(stop, shape[dim], shape[dim])
+    x = _expand(importer, x, shape)
+    parts = [_slice(importer, x, dim, 0, first), source, _slice(importer, x, dim, last, shape[dim])]
+    return _cat(importer, [part for part in parts if 0 not in part.shape], dim, shape)
+
+
+@op("aten.copy", "aten.copy_")
+def copy(importer: Importer, x: Value, source: Value, *_: Any) -> Value:
+    return _expand(importer, importer.cast(source, x.node.dtype), importer.out_shape())
+
+
+@op("aten.expand", "aten.expand_as", "aten.broadcast_to")
+def expand(importer: Importer, x: Value, *_: Any, **__: Any) -> Value:
+    return _expand(importer, x, importer.out_shape())
+
+
+def _expand(importer: Importer, x: Value, shape: tuple[int, ...]) -> Value:
+    if x.token_axis is None and TOKENS in shape:
+        # The same for each token: stays a constant of one token.
+        padded = (1,) * (len(shape) - len(x.shape)) + x.shape
+        target = tuple(1 if size == TOKENS else size for size in shape)
+        node = importer.reshape_node(x.node, padded)
+        return Value(node if padded == target else importer.add("expand", (node,), target), target)
+    if x.node.op == "scalar":
+        return x
+    return Value(importer.broadcast_one(x, shape), shape)
+
+
+@op("aten.repeat", "aten.tile")
+def repeat(importer: Importer, x: Value, repeats: Sequence[int]) -> Value:
+    shape = importer.out_shape()
+    padded = (1,) * (len(shape) - len(x.shape)) + x.shape
+    split: list[int] = []
+    split_target: list[int] = []
+    for size, total in zip(padded, shape, strict=True):
+        if size == TOKENS or size == total:
+            split, split_target = [*split, size], [*split_target, size]
+        else:
+            split, split_target = [*split, 1, size], [*split_target, total // size, size]
+    wide = importer.reshape(x, tuple(split))
+    return importer.reshape(_expand(importer, wide, tuple(split_target)), shape)
+
+
+@op("aten.repeat_interleave")
+def repeat_interleave(importer: Importer, x: Value, repeats: Any, dim: int | None = None, **_: Any) -> Value:
+    if not isinstance(repeats, int) or dim is None:
+        raise importer.unsupported("repeats that are not a number along one axis")
+    dim %= len(x.shape)
+    importer.axis(x, dim)
+    wide = importer.reshape(x, x.shape[: dim + 1] + (1,) + x.shape[dim + 1 :])
+    target = x.shape[: dim + 1] + (repeats,) + x.shape[dim + 1 :]
+    return importer.reshape(_expand(importer, wide, target), importer.out_shape())
+
+
+@op("aten.arange")
+def arange(importer: Importer, *arguments: Any, **_: Any) -> Value:
+    shape = importer.out_shape()
+    if shape == (TOKENS,):
+        raise importer.unsupported("the index of a token in the trace; the module should use position_ids")
+    bounds = [argument for argument in arguments if isinstance(argument, int | float)]
+    return importer.constant(torch.arange(*bounds, dtype=importer.meta.dtype))
+
+
+@op("aten.full", "aten.zeros", "aten.ones", "aten.new_full", "aten.new_zeros", "aten.new_ones")
+@op("aten.empty", "aten.new_empty", "aten.empty_like")
+@op("aten.full_like", "aten.zeros_like", "aten.ones_like", "aten.scalar_tensor", "aten.fill", "aten.fill_")
+def full(importer: Importer, *arguments: Any, **_: Any) -> Value:
+    name = str(importer.current.target) if importer.current is not None else ""
+    number: Any = 0 if "zeros" in name or "empty" in name else 1 if "ones" in name else arguments[-1]
+    if isinstance(number, Value):
+        if number.node.op != "scalar":
+            raise importer.unsupported("a fill that is not a number")
+        number = number.node.attrs["value"]
+    scalar = importer.scalar(number, dtype_of(importer.meta.dtype))
+    shape = tuple(1 if size == TOKENS else size for size in importer.out_shape())
+    if not shape:
+        return scalar
+    wide = importer.reshape_node(scalar.node, (1,) * len(shape))
+    return Value(wide if wide.shape == shape else importer.add("expand", (wide,), shape), shape)
+
+
+@op("aten.gather")
+def gather(importer: Importer, x: Value, dim: int, index: Value, **_: Any) -> Value:
+    axis = importer.axis(index, dim)
+    source = x.shape if x.token_axis == index.token_axis else None
+    if source is None:
+        raise importer.unsupported("a gather that crosses tokens")
+    return Value(
+        importer.add("gather", (x.node, index.node), index.node.shape, x.node.dtype, axis=axis), index.shape
+    )
+
+
+@op("aten.scatter")
+def scatter(importer: Importer, x: Value, dim: int, index: Value, source: Any, **_: Any) -> Value:
+    """out[.., i, ..] = source where any index equals i: a comparison against each position, reduced over the indexes."""
+    axis = importer.axis(index, dim)
+    if axis != len(index.node.shape) - 1:
+        raise importer.unsupported("a scatter along another axis than the last")
+    width, count = x.shape[-1], index.shape[-1]
+    positions = importer.constant(torch.arange(width, dtype=torch.int32))
+    wide = importer.reshape(index, (*index.shape[:-1], 1, count))
+    column = importer.reshape(positions, (width, 1))
+    hit = importer.cast(importer.pointwise("eq", wide, column, dtype="bool"), "float32")
+    target = importer.value(source)
+    if isinstance(source, Value) and source.node.op != "scalar":
+        part = importer.pointwise("mul", hit, importer.reshape(source, (*source.shape[:-1], 1, count)))
+        values = _sum_last(importer, part)
+        return importer.pointwise("where", _any(importer, hit), values, x, dtype=x.node.dtype)
+    return importer.pointwise(
+        "where", _any(importer, hit), importer.cast(target, x.node.dtype), x, dtype=x.node.dtype
+    )
+
+
+def _sum_last(importer: Importer, x: Value) -> Value:
+    shape = (*x.node.shape[:-1], 1)
+    node = importer.add("sum", (x.node,), shape, axes=(len(shape) - 1,))
+    return importer.reshape(Value(node, (*x.shape[:-1], 1)), x.shape[:-1])
+
+
+def _any(importer: Importer, hit: Value) -> Value:
+    return importer.pointwise("gt", _sum_last(importer, hit), 0.0, dtype="bool")

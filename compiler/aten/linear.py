@@ -1,0 +1,120 @@
+"""Matrix products, and what reads a table: the ops that become anchors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pagedc.compiler.aten.importer import TOKENS, Importer, Value, op, without_tokens
+from pagedc.compiler.aten.index import permute
+from pagedc.compiler.aten.reduce import reduce
+
+
+def anchor_linear(importer: Importer, x: Value, weight: Value) -> Value:
+    """x [..., K] times weight [N, K] over the last axis."""
+    shape = (*x.shape[:-1], weight.shape[0])
+    return Value(importer.add("linear", (x.node, weight.node), without_tokens(shape)), shape)
+
+
+@op("aten.linear")
+def linear(importer: Importer, x: Value, weight: Value, bias: Any = None) -> Value:
+    result = anchor_linear(importer, x, weight)
+    return result if bias is None else importer.pointwise("add", result, bias)
+
+
+@op("aten.addmm")
+def addmm(importer: Importer, bias: Value, x: Value, weight: Value, **_: Any) -> Value:
+    return importer.pointwise("add", matmul(importer, x, weight), bias)
+
+
+@op("aten.mm", "aten.bmm", "aten.matmul")
+def matmul(importer: Importer, a: Value, b: Value) -> Value:
+    if (
+        a.token_axis is not None
+        and b.token_axis is None
+        and a.shape[-1] != TOKENS
+        and len(without_units(b.shape)) == 2
+    ):
+        weight = importer.reshape(b, b.shape[-2:])
+        return anchor_linear(importer, a, permute(importer, weight, (1, 0)))
+    return _product(importer, a, b)
+
+
+def _product(importer: Importer, a: Value, b: Value) -> Value:
+    """A small product inside a token, as a sum of elementwise products: [.., M, K] and [.., K, N] → [.., M, K, N] → [.., M, N]."""
+    if a.shape[-1] == TOKENS or b.shape[-2] == TOKENS:
+        raise importer.unsupported("a product summed over tokens")
+    left = importer.reshape(a, (*a.shape, 1))
+    right = importer.reshape(b, (*b.shape[:-2], 1, *b.shape[-2:]))
+    products = importer.pointwise("mul", left, right)
+    if a.shape[-1] == 1:
+        return importer.reshape(products, importer.out_shape())
+    return reduce(importer, "sum", products, [len(products.shape) - 2], False)
+
+
+def without_units(shape: Sequence[int]) -> list[int]:
+    """The shape without leading axes of one."""
+    sizes = list(shape)
+    while len(sizes) > 2 and sizes[0] == 1:
+        sizes.pop(0)
+    return sizes
+
+
+@op("aten.embedding")
+def embedding(importer: Importer, table: Value, ids: Value, *_: Any, **__: Any) -> Value:
+    shape = (*ids.shape, table.shape[-1])
+    if table.token_axis is not None or ids.token_axis is None:
+        raise importer.unsupported("a table that depends on tokens, or ids that do not")
+    return Value(
+        importer.add("embedding", (ids.node, table.node), without_tokens(shape), table.node.dtype), shape
+    )
+
+
+@op("aten.index")
+def index(importer: Importer, x: Value, indices: Sequence[Value | None]) -> Value:
+    if x.token_axis is not None or len(indices) != 1 or indices[0] is None or len(x.shape) < 2:
+        raise importer.unsupported("an index other than rows of a table by token")
+    ids = indices[0]
+    rows, width = x.shape[0], without_tokens(x.shape[1:])
+    size = 1
+    for axis in width:
+        size *= axis
+    flat = embedding(importer, importer.reshape(x, (rows, size)), ids)
+    return importer.reshape(flat, (*ids.shape, *x.shape[1:]))
+
+
+@op("aten.index_select")
+def index_select(importer: Importer, x: Value, dim: int, ids: Value) -> Value:
+    if dim != 0:
+        raise importer.unsupported(f"a selection along axis {dim} of a table")
+    return index(importer, x, [ids])  # type: ignore[no-any-return]
+
+
+@op("pagedc.attention")
+def attention(
+    importer: Importer, q: Value, k: Value, v: Value, sinks: Any, scale: float, window: int, softcap: float
+) -> Value:
+    """q [1, H, T, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] → [1, T, H, Dv]."""
+    if any(value.shape[0] != 1 or value.token_axis != 2 for value in (q, k, v)):
+        raise importer.unsupported("attention of keys that are not the tokens' own")
+    inputs = [importer.reshape_node(value.node, (value.shape[1], value.shape[3])) for value in (q, k, v)]
+    if sinks is not None:
+        inputs.append(sinks.node)
+    shape = (q.shape[1], v.shape[3])
+    layer = importer.num_attention_layers
+    importer.num_attention_layers += 1
+    node = importer.add("attention", inputs, shape, scale=scale, window=window, softcap=softcap, layer=layer)
+    out = (1, TOKENS, *shape)
+    return Value(importer.reshape_node(node, (1, *shape)), out)
+
+
+@op("pagedc.grouped_linear")
+def grouped_linear(importer: Importer, x: Value, index: Value, weight: Value) -> Value:
+    """x [T, K] or [T, top_k, K], index [T, top_k], weight [E, N, K] → [T, top_k, N]."""
+    shape = (*index.shape, weight.shape[1])
+    inputs = (x.node, index.node, weight.node)
+    return Value(importer.add("grouped_linear", inputs, without_tokens(shape), "float32"), shape)
+
+
+@op("pagedc.grouped_bias")
+def grouped_bias(importer: Importer, index: Value, bias: Value) -> Value:
+    """Rows of bias [E, N] by index [T, top_k] → [T, top_k, N]."""
+    return embedding(importer, bias, index)  # type: ignore[no-any-return]
