@@ -61,7 +61,7 @@ def verify(
     with progress.phase("reference") as phase:
         reference = Reference(checkpoint, rounding_of(manifest))
         phase.note(f"{checkpoint.name} in float32")
-    sequences = _sequences(package, manifest, num_tokens)
+    sequences = sequences_of(package, manifest, num_tokens)
     comparison = Comparison()
     with (
         progress.phase("compare", total=len(sequences)) as phase,
@@ -144,7 +144,7 @@ def _is_exact(manifest: Manifest) -> bool:
     return manifest.dtype == "float32"
 
 
-def _sequences(package: Path, manifest: Manifest, num_tokens: int) -> list[list[int]]:
+def sequences_of(package: Path, manifest: Manifest, num_tokens: int) -> list[list[int]]:
     """English as the package's tokenizer has it; random tokens where there is no tokenizer."""
     path = package / "tokenizer" / "tokenizer.json"
     if path.exists():

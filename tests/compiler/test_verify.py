@@ -1,0 +1,98 @@
+"""What a package is measured with: rounded weights, tokens, and a child process that may fail."""
+
+import io
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from rich.console import Console
+from tests.compiler.packages import manifest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pagedc.compiler.agreement import ROUNDED_FLOORS, Agreement
+from pagedc.compiler.checkpoint import QuantizedTensor
+from pagedc.compiler.errors import OptionError, VerificationError
+from pagedc.compiler.progress import SilentProgress
+from pagedc.compiler.verify import (
+    Verification,
+    print_verification,
+    rounding_of,
+    sequences_of,
+    verification_as_dict,
+    verify,
+)
+from pagedc.runtime.manifest import dump_manifest
+
+THIRD = 1 / 3  # no bfloat16
+BF16_THIRD = float(torch.tensor(THIRD).bfloat16())
+
+
+def quantized() -> QuantizedTensor:
+    codes = torch.full((1, 32), 9, dtype=torch.int8)  # 1 above the middle
+    return QuantizedTensor(codes, torch.full((1, 1), THIRD, dtype=torch.float16), None, 32, 4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "matrix", "vector", "blocks"),
+    [
+        ("float32", "none", THIRD, THIRD, float(torch.tensor(THIRD).half())),
+        ("bfloat16", "none", BF16_THIRD, THIRD, float(torch.tensor(THIRD).half().bfloat16())),
+        ("bfloat16", "gguf", BF16_THIRD, THIRD, float(torch.tensor(THIRD).half())),
+    ],
+)
+def test_weights_are_rounded_as_the_package_rounds_them(
+    dtype: str, quantization: str, matrix: float, vector: float, blocks: float
+) -> None:
+    packed = msgspec.structs.replace(manifest(), dtype=dtype, quantization=quantization)
+    rounding = rounding_of(packed)
+    for weight, expected in (
+        (torch.full((2, 32), THIRD), matrix),
+        (torch.full((32,), THIRD), vector),
+        (quantized(), blocks),
+    ):
+        found = rounding("w", weight)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, torch.full_like(found, expected))
+
+
+def test_without_a_tokenizer_tokens_are_random_but_always_the_same(tmp_path: Path) -> None:
+    sequences = sequences_of(tmp_path, manifest(), 300)
+    assert [len(sequence) for sequence in sequences] == [128, 128, 44]
+    assert {token_id for sequence in sequences for token_id in sequence} <= set(range(96))
+    assert sequences == sequences_of(tmp_path, manifest(), 300)
+
+
+def test_one_token_alone_has_no_successor(tmp_path: Path) -> None:
+    assert [len(sequence) for sequence in sequences_of(tmp_path, manifest(), 129)] == [128]
+    short = msgspec.structs.replace(
+        manifest(), limits=msgspec.structs.replace(manifest().limits, max_model_len=1)
+    )
+    with pytest.raises(OptionError, match="max_model_len of the package is 1"):
+        sequences_of(tmp_path, short, 10)
+
+
+def test_a_package_that_does_not_open_is_told_in_its_own_words(tmp_path: Path) -> None:
+    model, package = tmp_path / "model", tmp_path / "out.pagedc"
+    config = LlamaConfig(
+        vocab_size=96, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(model)
+    package.mkdir()
+    (package / "manifest.json").write_bytes(
+        dump_manifest(msgspec.structs.replace(manifest(), schema_version=99))
+    )
+    with pytest.raises(VerificationError, match=r"does not run: .*schema.*99"):
+        verify(package, str(model), SilentProgress(), num_tokens=20, threads=1)
+
+
+def test_a_person_sees_each_figure_beside_its_floor() -> None:
+    agreement = Agreement(2000, 0.9912, 0.0002, 27.17, 27.16, 0.05)
+    found = Verification(Path("a.pagedc"), "a", agreement, ROUNDED_FLOORS)
+    stream = io.StringIO()
+    print_verification(Console(file=stream, width=100), found)
+    for part in ("2000 tokens", "99.12%", "≥ 98%", "0.000200", "≤ 0.0008", "27.1700", "≤ 0.3%"):
+        assert part in stream.getvalue()
+    facts = verification_as_dict(found)
+    assert facts["shortfalls"] == []
+    assert facts["floors"] == {"top1_agreement": 0.98, "mean_kl": 0.0008, "perplexity_change": 0.003}
