@@ -1,75 +1,14 @@
 // Paged attention: the new tokens' k and v go to the cache, then every query attends to its sequence's blocks.
 //
-// Keys are taken in splits of 256 tokens, aligned to position 0 of the sequence. Within a split a query's operations have
-// one order, and its splits are merged in order; so an output's bits depend on the query's position and its keys only, not
-// on the batch, on how the prompt was chunked or on the number of threads. A query whose sequence is alone in the batch
+// Keys are taken in splits of 256 tokens, aligned to position 0 of the sequence. Within a split a query's operations
+// have one order, and its splits are merged in order; so an output's bits depend on the query's position and its keys
+// only, not on the batch, on how the prompt was chunked or on the number of threads. A query whose sequence is alone in the batch
 // still runs on all threads: its splits are tasks, their results are merged after a barrier.
 #pragma once
 
-#include "attention_kernels.h"
-#include "softmax.h"
+#include "attention_plan.h"
 
 namespace pagedc {
-
-// What an attention is, as a type, so that every shape is a constant:
-//   struct Config {
-//     static constexpr int num_heads, num_kv_heads, head_dim, v_head_dim;
-//     static constexpr float scale;     // of the scores, > 0
-//     static constexpr float softcap;   // scores become softcap * tanh(scores / softcap); 0 = none
-//     static constexpr int window;      // the token at position p sees (p - window, p]; 0 = all up to p
-//     static constexpr bool has_sinks;  // `sinks` holds a logit per head that takes weight and gives no value
-//     static constexpr bool causal;     // must be true
-//   };
-
-constexpr int SPLIT_SIZE = 256;
-constexpr int BLOCKS_PER_SPLIT = SPLIT_SIZE / BLOCK_SIZE;
-
-template <class Config, class KV>
-struct AttentionPlan {
-  using Kernels = AttentionKernels<Config, KV>;
-  static constexpr int GROUP = Config::num_heads / Config::num_kv_heads;
-  static constexpr int V_DIM = KvLayout<Config, KV>::V_DIM;
-
-  // The rows of a chunk: one query's heads, or several queries', with the fewest rows left empty.
-  static constexpr int chunk_rows(int rows) {
-    if (rows <= MAX_ROWS) return rows;
-    int best = MAX_ROWS;
-    for (int size = MAX_ROWS; size > MAX_ROWS / 2; --size)
-      if (round_up(rows, size) < round_up(rows, best)) best = size;
-    return best;
-  }
-  static constexpr int QUERIES = 32 / GROUP > 0 ? 32 / GROUP : 1;  // of a tile; 32 rows' scores are 34 KB
-  static constexpr int DECODE_ROWS = chunk_rows(GROUP);
-  static constexpr int PREFILL_ROWS = GROUP < MAX_ROWS ? MAX_ROWS / GROUP * GROUP : DECODE_ROWS;
-  static constexpr int TILE_ROWS = static_cast<int>(round_up(round_up(QUERIES * GROUP, PREFILL_ROWS), DECODE_ROWS));
-  static constexpr int SCORE_STRIDE = SPLIT_SIZE + 16;  // not a power of two: rows would share cache sets
-
-  // One thread's work space.
-  struct alignas(64) Tile {
-    float scores[TILE_ROWS * SCORE_STRIDE];
-    float split_out[TILE_ROWS * V_DIM];
-    float out[TILE_ROWS * V_DIM];
-    SoftmaxState split_state[TILE_ROWS];
-    SoftmaxState state[TILE_ROWS];
-    typename Kernels::Query queries[TILE_ROWS * Kernels::QUERY_STEPS];
-  };
-
-  // One query head's result over one split.
-  struct alignas(64) Partial {
-    float out[V_DIM];
-    SoftmaxState state;
-  };
-
-  // 256 splits are a context of 65,536 tokens; longer ones are still right, with fewer tasks.
-  static constexpr int64_t max_partials(int num_threads) { return int64_t{Config::num_heads} * (256 + 16 * num_threads); }
-};
-
-// Bytes of `scratch`, 64-byte aligned; its contents need not outlive the call.
-template <class Config, class KV>
-size_t attention_scratch_bytes(int num_threads) {
-  using Plan = AttentionPlan<Config, KV>;
-  return num_threads * sizeof(typename Plan::Tile) + Plan::max_partials(num_threads) * sizeof(typename Plan::Partial);
-}
 
 template <class Config, class KV>
 class Attention {
@@ -80,8 +19,8 @@ class Attention {
   using Partial = typename Plan::Partial;
   static constexpr int GROUP = Plan::GROUP;
 
-  Attention(const pagedc_batch& batch, const float* q, int64_t ldq, const float* sinks, const float* slopes, const void* cache,
-            void* scratch, Worker& worker)
+  Attention(const pagedc_batch& batch, const float* q, int64_t ldq, const float* sinks, const float* slopes,
+            const void* cache, void* scratch, Worker& worker)
       : batch_(batch), q_(q), ldq_(ldq), sinks_(sinks), slopes_(slopes), cache_(cache),
         tile_(static_cast<Tile*>(scratch)[worker.rank]),
         partials_(reinterpret_cast<Partial*>(static_cast<Tile*>(scratch) + worker.size)),
@@ -207,7 +146,8 @@ class Attention {
     const KV* next_keys[BLOCKS_PER_SPLIT];
     const int num_blocks = split_keys(rows, split, keys);
     const Rows next_rows = {rows.sequence, next_head, rows.begin, rows.count};
-    const int num_next = next_split <= last_position(rows) / SPLIT_SIZE ? split_keys(next_rows, next_split, next_keys) : 0;
+    const bool has_next = next_split <= last_position(rows) / SPLIT_SIZE;
+    const int num_next = has_next ? split_keys(next_rows, next_split, next_keys) : 0;
     for (int b = num_next; b < num_blocks; ++b) next_keys[b] = keys[b];
     const int begin = first_block(rows, split) * BLOCK_SIZE;  // position of the first score
 
@@ -328,18 +268,20 @@ class Attention {
 
 // out[t][head] = Σ softmax(scale q[t][head] · k) v over the positions that token t sees.
 //
-// q [T][num_heads][head_dim], k [T][num_kv_heads][head_dim], v [T][num_kv_heads][v_head_dim], out [T][num_heads][v_head_dim],
-// with row strides in elements; sinks and ALiBi slopes [num_heads] or null. A sequence's tokens have rising positions and its
-// block table covers them. All cached values must be finite, those of free slots too. Every worker enters; no barrier at the end.
+// q [T][num_heads][head_dim], k [T][num_kv_heads][head_dim], v [T][num_kv_heads][v_head_dim] and out
+// [T][num_heads][v_head_dim] have row strides in elements; sinks and ALiBi slopes are [num_heads] or null. A sequence's
+// tokens have consecutive positions and its block table covers them. All cached values must be finite, those of free slots
+// too. Rows of out that belong to no sequence are not written. Every worker enters; no barrier at the end.
 template <class Config, class KV, class Out>
-void attention(Worker& worker, const pagedc_batch& batch, const float* q, int64_t ldq, const float* k, int64_t ldk, const float* v,
-               int64_t ldv, const float* sinks, void* kv_cache_of_this_layer, void* scratch, Out* out, int64_t ldo,
-               const float* alibi_slopes = nullptr) {
+void attention(Worker& worker, const pagedc_batch& batch, const float* q, int64_t ldq, const float* k, int64_t ldk,
+               const float* v, int64_t ldv, const float* sinks, void* kv_cache_of_this_layer, void* scratch, Out* out,
+               int64_t ldo, const float* alibi_slopes = nullptr) {
   static_assert(Config::causal, "attention to later tokens is not implemented");
   static_assert(Config::num_heads % Config::num_kv_heads == 0, "a KV head serves a whole group of query heads");
   store_kv<Config, KV>(worker, batch, k, ldk, v, ldv, kv_cache_of_this_layer);
   worker.barrier();
-  Attention<Config, KV>(batch, q, ldq, sinks, alibi_slopes, kv_cache_of_this_layer, scratch, worker).run(worker, out, ldo);
+  Attention<Config, KV> attention(batch, q, ldq, sinks, alibi_slopes, kv_cache_of_this_layer, scratch, worker);
+  attention.run(worker, out, ldo);
 }
 
 }  // namespace pagedc

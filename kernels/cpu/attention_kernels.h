@@ -61,8 +61,8 @@ struct AttentionKernels {
     }
   }
 
-  // scores[row * score_stride + 16 * block + token] = q[row] · k[block][token], q packed [QUERY_STEPS][ROWS]. The values of the
-  // blocks are asked for on the way: blocks are too short and too scattered for the hardware to run ahead of the loads.
+  // scores[row * score_stride + 16 * block + token] = q[row] · k[block][token], q packed [QUERY_STEPS][ROWS]. The values
+  // of the blocks are asked for on the way: blocks are too short and scattered for the hardware to run ahead of loads.
   template <int ROWS, int BLOCKS>
   static void score(const Query* PAGEDC_RESTRICT q, const KV* const* keys, float* scores, int64_t score_stride) {
     Vec16 sums[ROWS][BLOCKS];
@@ -122,8 +122,8 @@ struct AttentionKernels {
       for (int b = 0; b < BLOCKS; ++b) store(scores + r * score_stride + b * 16, sums[r][b]);
   }
 
-  // out[row * V_DIM + d] = Σ weights[row * weight_stride + token] v[token][d] for the VECTORS * 16 elements from d on. The keys
-  // of the next split are asked for on the way.
+  // out[row * V_DIM + d] = Σ weights[row * weight_stride + token] v[token][d] for the VECTORS * 16 elements from d on.
+  // The keys of the next split are asked for on the way.
   template <int ROWS, int VECTORS>
   static void weigh(const float* weights, int64_t weight_stride, const KV* const* keys, const KV* const* next_keys,
                     int num_blocks, int d, float* out) {
@@ -176,13 +176,14 @@ struct AttentionKernels {
     constexpr int FIT = (NUM_REGISTERS - 2) / (ROWS + 1);  // sums and keys, and a query's element
     constexpr int BLOCKS = FIT >= 8 ? 8 : FIT >= 4 ? 4 : FIT >= 2 ? 2 : 1;
     int block = 0;
-    for (; block + BLOCKS <= num_blocks; block += BLOCKS) score<ROWS, BLOCKS>(q, keys + block, scores + block * 16, score_stride);
+    for (; block + BLOCKS <= num_blocks; block += BLOCKS)
+      score<ROWS, BLOCKS>(q, keys + block, scores + block * 16, score_stride);
     for (; block < num_blocks; ++block) score<ROWS, 1>(q, keys + block, scores + block * 16, score_stride);
   }
 
   template <int ROWS>
-  static void weigh_all(const float* weights, int64_t weight_stride, const KV* const* keys, const KV* const* next_keys,
-                        int num_blocks, float* out) {
+  static void weigh_all(const float* weights, int64_t weight_stride, const KV* const* keys,
+                        const KV* const* next_keys, int num_blocks, float* out) {
     constexpr int FIT = (NUM_REGISTERS - 2) / (ROWS + 1) > 0 ? (NUM_REGISTERS - 2) / (ROWS + 1) : 1;
     constexpr int ALL = Layout::V_DIM / 16;
     constexpr int VECTORS = ceil_div(ALL, ceil_div(ALL, FIT));  // equal passes: 5 are 3 + 2, not 4 + 1

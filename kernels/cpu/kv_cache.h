@@ -1,4 +1,4 @@
-// The KV cache of one layer: [num_blocks][num_kv_heads] of K then V of 16 tokens, laid out for the two products of attention.
+// The KV cache of one layer: [num_blocks][num_kv_heads] of K then V of 16 tokens, laid out for attention's two products.
 //
 // K stands [head_dim][16 tokens], so that one vector holds the same element of 16 keys and 16 scores grow at once. bf16
 // stands in pairs, the operand of VDPBF16PS: K [head_dim / 2][16 tokens][2], V [8 pairs of tokens][v_head_dim][2].
@@ -26,7 +26,9 @@ struct KvLayout {
   static KV* keys(void* cache, int64_t block, int head) {
     return reinterpret_cast<KV*>(static_cast<char*>(cache) + block * BLOCK_BYTES) + head * HEAD_SIZE;
   }
-  static const KV* keys(const void* cache, int64_t block, int head) { return keys(const_cast<void*>(cache), block, head); }
+  static const KV* keys(const void* cache, int64_t block, int head) {
+    return keys(const_cast<void*>(cache), block, head);
+  }
 };
 
 template <class Config, class KV>
@@ -56,7 +58,8 @@ PAGEDC_INLINE void store_kv_head(const float* k, const float* v, KV* keys, int o
 
 // cache[slot_mapping[t]] = k[t], v[t] for every token with a slot.
 template <class Config, class KV>
-void store_kv(Worker& worker, const pagedc_batch& batch, const float* k, int64_t ldk, const float* v, int64_t ldv, void* cache) {
+void store_kv(Worker& worker, const pagedc_batch& batch, const float* k, int64_t ldk, const float* v, int64_t ldv,
+              void* cache) {
   constexpr int TOKENS_PER_TASK = 16;  // about a block: its cache lines stay with one core
   worker.parallel_for(batch.num_tokens, TOKENS_PER_TASK, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {

@@ -1,5 +1,5 @@
-// Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011): a number that is a function of a
-// key and a counter alone, so that a token's draw does not depend on what else was drawn.
+// Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011): a number that is a function
+// of a key and a counter alone, so that a token's draw does not depend on what else was drawn.
 #pragma once
 
 #include "common.h"

@@ -181,7 +181,8 @@ PAGEDC_INLINE Vec16 min(Vec16 a, Vec16 b) {
 }
 PAGEDC_INLINE Vec16 fma(Vec16 a, Vec16 b, Vec16 c) {
 #if defined(__ARM_NEON)
-  return by_quarter([&](int i) { return (Vec4)vfmaq_f32((float32x4_t)c.v[i], (float32x4_t)a.v[i], (float32x4_t)b.v[i]); });
+  return by_quarter(
+      [&](int i) { return (Vec4)vfmaq_f32((float32x4_t)c.v[i], (float32x4_t)a.v[i], (float32x4_t)b.v[i]); });
 #else
   return by_quarter([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
 #endif

@@ -34,8 +34,8 @@ struct SoftmaxState {
   float sum;
 };
 
-// scores[0 : count] (a multiple of 16) become weights. Only [begin, end) are keys that the query may see: the others become
-// 0. `slope` is that of ALiBi for the distance to `last`, the query's own index among the scores.
+// scores[0 : count] (a multiple of 16) become weights. Only [begin, end) are keys that the query may see: the others
+// become 0. `slope` is that of ALiBi for the distance to `last`, the query's own index among the scores.
 template <class Config>
 inline SoftmaxState softmax_split(float* scores, int count, int begin, int end, float slope, int last) {
   static_assert(Config::scale > 0, "the maximum is taken before scaling");

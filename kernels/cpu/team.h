@@ -39,8 +39,8 @@ class Worker {
   // Every thread of the team arrives before any goes on.
   inline void barrier();
 
-  // f(begin, end) over chunks of [0, count), each chunk on whichever thread is free; each thread's chunks rise. `grain` is the
-  // chunk's length. All threads enter the same loops in the same order. There is no barrier at the end.
+  // f(begin, end) over chunks of [0, count), `grain` long, each on whichever thread is free; a thread's chunks rise. All
+  // threads enter the same loops in the same order. There is no barrier at the end.
   template <class F>
   void parallel_for(int64_t count, int64_t grain, const F& f);
 
@@ -117,10 +117,11 @@ class Team {
   void serve(int rank) {
     uint32_t seen = 0;
     for (;;) {
-      for (int i = 0; spins_ && i < SPINS_BEFORE_SLEEP && generation_.load(std::memory_order_acquire) == seen; ++i) cpu_relax();
-      if (generation_.load(std::memory_order_acquire) == seen) {
+      const auto has_job = [&] { return generation_.load(std::memory_order_acquire) != seen; };
+      for (int i = 0; spins_ && i < SPINS_BEFORE_SLEEP && !has_job(); ++i) cpu_relax();
+      if (!has_job()) {
         std::unique_lock<std::mutex> lock(mutex_);
-        condition_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
+        condition_.wait(lock, has_job);
       }
       ++seen;
       if (stop_) return;

@@ -32,7 +32,7 @@ def attention(
     positions: Int,  # [num_queries]
     sinks: Float | None = None,  # [num_heads] logits that take weight and give no value
     slopes: Float | None = None,  # [num_heads] of ALiBi
-) -> Float:
+) -> NDArray[np.float64]:
     """Return softmax(scale query · keys) values, [num_queries, num_heads, v_head_dim], of one sequence."""
     group = config.num_heads // config.num_kv_heads
     keys, values = (np.repeat(x.astype(np.float64), group, axis=1) for x in (keys, values))
@@ -51,7 +51,8 @@ def attention(
     total = weights.sum(axis=2, keepdims=True)
     if sinks is not None:
         total = total + np.exp(sinks[:, None, None] - maximum)
-    return np.einsum("hqk,khd->qhd", weights / total, values)
+    out: NDArray[np.float64] = np.einsum("hqk,khd->qhd", weights / total, values)
+    return out
 
 
 def paged_attention(
@@ -67,7 +68,7 @@ def paged_attention(
     query_start_loc: Int,  # [S + 1]
     sinks: Float | None = None,
     slopes: Float | None = None,
-) -> Float:
+) -> NDArray[np.float64]:
     """Store key and value at their slots, then attend; [T, num_heads, v_head_dim]."""
     stored = slot_mapping >= 0
     k_cache.reshape(-1, *key.shape[1:])[slot_mapping[stored]] = key[stored]

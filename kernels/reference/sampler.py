@@ -46,7 +46,8 @@ def uniform(seed: int, counter: int) -> float:
 def log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """log softmax of the raw logits."""
     shifted = logits.astype(np.float64) - logits.max()
-    return shifted - np.log(np.exp(shifted).sum())
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return result
 
 
 def ranking(logits: NDArray[np.float32]) -> NDArray[np.intp]:

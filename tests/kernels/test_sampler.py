@@ -203,7 +203,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_the_threads() -> None:
 
 
 def test_draws_follow_the_distribution() -> None:
-    num_draws = 20_000
+    num_draws = 6_000
     logits = np.full((1, VOCABS[0]), -np.inf, np.float32)
     probabilities = np.array([0.5, 0.25, 0.125, 0.125])
     ids = [3, 64, 500, 999]
@@ -212,7 +212,7 @@ def test_draws_follow_the_distribution() -> None:
         rows = [replace(base, seed=7, counter=i) for i in range(num_draws)]
         tokens = run_sampler("native", np.repeat(logits, num_draws, axis=0), rows).token_ids
         share = np.array([(tokens == i).mean() for i in ids])
-        assert np.abs(share - probabilities).max() < 0.015
+        assert np.abs(share - probabilities).max() < 0.03
         assert share.sum() == pytest.approx(1)
 
 
@@ -250,6 +250,6 @@ def test_philox_gives_the_published_words(
 ) -> None:
     assert philox(counter, key) == expected
     words = (ctypes.c_uint32 * 4)(*counter)
-    compile_harness(SOURCE).philox_words(words, ctypes.c_uint32(key[0]), ctypes.c_uint32(key[1]))
+    compile_harness(SOURCE, "native").philox_words(words, ctypes.c_uint32(key[0]), ctypes.c_uint32(key[1]))
     assert tuple(words) == expected
     assert 0 <= uniform(key[0], counter[0]) < 1
