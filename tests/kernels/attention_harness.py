@@ -23,6 +23,7 @@ class Case:
 
     config: AttentionConfig
     kv: Literal["float", "bf16"] = "bf16"
+    out: Literal["float", "bf16"] = "float"
     has_sinks: bool = False
     has_slopes: bool = False
 
@@ -43,12 +44,12 @@ using namespace pagedc;
 extern "C" void* make_team(int size) { return new Team(size); }
 extern "C" void free_team(void* team) { delete static_cast<Team*>(team); }
 
-template <class Config, class KV>
+template <class Config, class KV, class Out>
 void run(void* team, const pagedc_batch* batch, const float* q, int64_t ldq, const float* k, int64_t ldk,
          const float* v, int64_t ldv, const float* sinks, const float* slopes, void* cache, void* scratch,
-         float* out, int64_t ldo) {
+         Out* out, int64_t ldo) {
   static_cast<Team*>(team)->run([&](Worker& worker) {
-    attention<Config, KV, float>(worker, *batch, q, ldq, k, ldk, v, ldv, sinks, cache, scratch, out, ldo,
+    attention<Config, KV, Out>(worker, *batch, q, ldq, k, ldk, v, ldv, sinks, cache, scratch, out, ldo,
                                  slopes);
   });
 }
@@ -66,8 +67,9 @@ extern "C" size_t scratch_bytes_{index}(int n) {{ return attention_scratch_bytes
 extern "C" void run_{index}(
     void* team, const pagedc_batch* batch, const float* q, int64_t ldq, const float* k, int64_t ldk,
     const float* v, int64_t ldv, const float* sinks, const float* slopes, void* cache, void* scratch,
-    float* out, int64_t ldo) {{
-  run<Config{index}, {kv}>(team, batch, q, ldq, k, ldk, v, ldv, sinks, slopes, cache, scratch, out, ldo);
+    {out}* out, int64_t ldo) {{
+  run<Config{index}, {kv}, {out}>(team, batch, q, ldq, k, ldk, v, ldv, sinks, slopes, cache, scratch, out,
+                                  ldo);
 }}
 """
 
@@ -75,7 +77,11 @@ extern "C" void run_{index}(
 def compile_cases(cases: Sequence[Case], march: str = "native", flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     parts = [
         CASE_SOURCE.format(
-            index=i, c=case.config, kv=case.kv, has_sinks="true" if case.has_sinks else "false"
+            index=i,
+            c=case.config,
+            kv=case.kv,
+            out=case.out,
+            has_sinks="true" if case.has_sinks else "false",
         )
         for i, case in enumerate(cases)
     ]
@@ -163,7 +169,8 @@ def run_steps(
                 context_lens=context_lens,
                 query_start_loc=query_start_loc,
             )
-            out = np.full((len(q), config.num_heads * config.v_head_dim + 5), 7, np.float32)
+            width = config.num_heads * config.v_head_dim
+            out = np.full((len(q), width + 5), 7, np.float32 if case.out == "float" else np.uint16)
             ld = qkv.shape[1]
             base = qkv.ctypes.data
             getattr(library, f"run_{index}")(
@@ -174,7 +181,9 @@ def run_steps(
                 *(pointer(out), out.shape[1]),
             )
             assert (out[:, -5:] == 7).all()
-            rows = out[:, :-5].reshape(len(q), config.num_heads, config.v_head_dim)
+            rows = np.ascontiguousarray(out[:, :-5]).reshape(len(q), config.num_heads, config.v_head_dim)
+            if case.out == "bf16":
+                rows = (rows.astype(np.uint32) << 16).view(np.float32)
             for i, (s, begin, end) in enumerate(step):
                 outs[s][begin:end] = rows[query_start_loc[i] : query_start_loc[i + 1]]
     finally:

@@ -1,5 +1,6 @@
 import itertools
 import random
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -126,3 +127,12 @@ def test_output_does_not_depend_on_batch_chunks_or_threads(march: str) -> None:
             outs = run(sequences, steps, num_threads=num_threads, seed=num_threads)
             for out, alone in zip(outs, expected, strict=True):
                 np.testing.assert_array_equal(out.view(np.uint32), alone.view(np.uint32))
+
+
+@pytest.mark.parametrize("march", supported_marches())
+def test_bfloat16_output_is_the_float_output_rounded(march: str) -> None:
+    both = tuple(replace(case((3, 1), 24, 40), out=out) for out in ("float", "bf16"))
+    library = compile_cases(both, march)
+    tokens = random_tokens(both[0].config, 50, seed=0)
+    exact, rounded = (run_steps(library, i, c, [tokens], [[(0, 0, 50)]])[0] for i, c in enumerate(both))
+    np.testing.assert_array_equal(rounded, to_bfloat16(exact))
