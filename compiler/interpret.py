@@ -104,6 +104,8 @@ class _Interpreter:
             else:
                 with np.errstate(all="ignore"):
                     result = self._apply(node, [self.values[value] for value in node.inputs])
+                if node.dtype == "bfloat16":
+                    result = round_bfloat16(result)
                 self.values[node] = np.asarray(result, NUMPY_TYPES[node.dtype])
                 stack.pop()
         return self.values[root]

@@ -71,15 +71,16 @@ def trace(config: PretrainedConfig) -> Graph:
     model = build(config)
     buffers = computed_buffers(config)
     persistent = set(model.state_dict(keep_vars=True))
+    canonical = canonical_names(model)
     values = {name: value for name, value in buffers.items() if name not in persistent}
     with quiet():
         program = _export(model)
         try:
-            return _import(program, values)
+            return _import(program, values, canonical)
         except NoRuleError:
             program = program.run_decompositions()
         try:
-            return _import(program, values)
+            return _import(program, values, canonical)
         except NoRuleError as error:
             raise UnsupportedError(
                 f"{error.op} at {error.where or 'the top level'}: no rule in the compiler"
@@ -90,6 +91,13 @@ def parameter_shapes(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
     """Every parameter of the module, by name; tied ones under each of their names."""
     model = build(config)
     return {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
+
+
+def canonical_names(model: torch.nn.Module) -> dict[str, str]:
+    """For each parameter's name, the first name of the same tensor: tied weights are one."""
+    first: dict[int, str] = {}
+    pairs = model.named_parameters(remove_duplicate=False)
+    return {name: first.setdefault(id(tensor), name) for name, tensor in pairs}
 
 
 def _from_config(config: PretrainedConfig) -> torch.nn.Module:
@@ -123,11 +131,8 @@ def _export(model: torch.nn.Module) -> ExportedProgram:
         ) from error
 
 
-def _import(program: ExportedProgram, buffers: dict[str, torch.Tensor]) -> Graph:
-    graph = Importer(program, {f"model.{name}": value for name, value in buffers.items()}).run()
-    for node in graph.nodes:
-        if node.op == "parameter":
-            node.attrs["name"] = node.attrs["name"].removeprefix("model.")
+def _import(program: ExportedProgram, buffers: dict[str, torch.Tensor], canonical: dict[str, str]) -> Graph:
+    graph = Importer(program, buffers, canonical).run()
     graph.sort()
     graph.verify()
     return graph

@@ -58,11 +58,12 @@ class NoRuleError(Exception):
 class Importer:
     """State of one import; the functions of the table build on its methods."""
 
-    def __init__(self, program: ExportedProgram, parameters: dict[str, torch.Tensor]) -> None:
-        """`parameters` holds real values of the buffers, by name; a parameter without one becomes a `parameter` node."""
+    def __init__(self, program: ExportedProgram, buffers: dict[str, torch.Tensor], names: dict[str, str]) -> None:
+        """`buffers` holds the real values of computed buffers; `names` the one name of each, perhaps tied, parameter."""
         self.graph = Graph()
         self.program = program
-        self.buffers = parameters
+        self.buffers = buffers
+        self.names = names
         self.values: dict[FxNode, Any] = {}
         self.current: FxNode | None = None
         self.num_attention_layers = 0
@@ -244,14 +245,16 @@ class Importer:
         return Value(self.graph.add(node), (1, TOKENS))
 
     def _parameter(self, target: str) -> Value:
+        target = target.removeprefix("model.")  # the wrapper's
+        target = self.names.get(target, target)
         if target not in self._leaves:
             shape = self.full_shape(self.meta)
             self._leaves[target] = Value(self.add("parameter", (), shape, "float32", name=target), shape)
         return self._leaves[target]
 
     def _buffer(self, target: str) -> Value:
-        if target in self.buffers:
-            return self.constant(self.buffers[target])
+        if target.removeprefix("model.") in self.buffers:
+            return self.constant(self.buffers[target.removeprefix("model.")])
         return self._parameter(target)
 
     # The walk.

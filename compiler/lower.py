@@ -1,0 +1,249 @@
+"""From the graph to a program: which row ops make one kernel, which values live in memory, which calls run in what order."""
+
+from collections.abc import Callable
+
+from pagedc.compiler.errors import InternalError, UnsupportedError
+from pagedc.compiler.graph import INDEX, Graph, Node
+from pagedc.compiler.memory_plan import plan_memory
+from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction, Weight
+from pagedc.compiler.rows.kernel import RowKernel, build_kernel
+
+FREE = INDEX - {"cat", "iota"}  # ops that move no data
+MAX_LOCALS = 1 << 16  # elements on a thread's stack
+
+
+def lower(graph: Graph, print_body: Callable[[RowKernel], str]) -> Program:
+    """Plan calls, buffers and weights. Raises UnsupportedError for what no kernel can hold."""
+    return _Lowering(graph, print_body).run()
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, print_body: Callable[[RowKernel], str]) -> None:
+        self.graph = graph
+        self.print_body = print_body
+        self.program = Program([], [], [], [], Buffer("logits", graph.logits.size, "float32", "row"), 0)
+        self.buffers: dict[Node, Buffer] = {}
+        self.weights: dict[tuple[Node, str], Weight] = {}
+        self.functions: dict[tuple[str, int, int], RowFunction] = {}
+        self.done: set[Node] = set()
+        self.readers: dict[Node, set[Node]] = {}
+
+    def run(self) -> Program:
+        """The whole program."""
+        self._store_operands()
+        self.graph.sort()
+        self._find_readers()
+        self._prologue()
+        for node in self.graph.nodes:
+            if node.is_anchor or node.op == "select_rows":
+                self._rows_before(node)
+                self._anchor(node)
+        self._rows_for([self.graph.logits], self.graph.logits.origin)
+        self.program.logits = self._buffer(self.graph.logits)
+        self.program.weights = list(self.weights.values())
+        self.program.row_functions = list(self.functions.values())
+        self.program.num_attention_layers = sum(1 for _ in self.graph.anchors("attention"))
+        self._lifetimes()
+        plan_memory(self.program)
+        return self.program
+
+    # What must lie in memory.
+
+    def _store_operands(self) -> None:
+        """Give each anchor operands that lie flat in a row of some buffer: a copy where they do not."""
+        copies: dict[Node, Node] = {}
+        for node in list(self.graph.nodes):
+            if not (node.is_anchor or node.op == "select_rows"):
+                continue
+            whole = node.op == "grouped_linear" or node.inputs[0].size != node.inputs[0].shape[-1]
+            node.inputs = tuple(self._flat(value, copies, whole) for value in node.inputs)
+        self.graph.output = self._flat(self.graph.logits, copies, whole=True)
+        self.graph.nodes.extend(copies.values())
+
+    def _flat(self, value: Node, copies: dict[Node, Node], whole: bool) -> Node:
+        """The value, or a copy; `whole` wants a buffer of its own, since rows of several vectors have no stride."""
+        view = self._view(value)
+        if value.domain == "const" or (view is not None and (not whole or view[0].size == value.size)):
+            return value
+        if value not in copies:
+            copies[value] = Node("cast", (value,), value.shape, value.dtype, value.domain, {}, value.origin, f"{value.name}_copy")
+        return copies[value]
+
+    def _view(self, value: Node) -> tuple[Node, int] | None:
+        """The stored value that `value` is a run of, and where it starts; None where it is not contiguous."""
+        offset = 0
+        while value.op in FREE:
+            source = value.inputs[0]
+            if value.op == "slice":
+                axis, (start, _, step) = value.attrs["axis"], value.attrs["range"]
+                if step != 1 or any(size != 1 for size in value.shape[:axis]):
+                    return None
+                stride = 1
+                for size in source.shape[axis + 1 :]:
+                    stride *= size
+                offset += start * stride
+            elif value.op == "expand":
+                return None
+            elif value.op == "permute":
+                kept = [axis for axis in value.attrs["axes"] if source.shape[axis] != 1]
+                if kept != sorted(kept):
+                    return None
+            value = source
+        return None if value.domain == "const" else (value, offset)
+
+    def _find_readers(self) -> None:
+        """Who needs each computed value, looking through index maps."""
+        for node in self.graph.nodes:
+            if node.op in FREE and node.domain != "const":
+                continue
+            for value in node.inputs:
+                for root in _roots(value):
+                    self.readers.setdefault(root, set()).add(node)
+
+    # Row kernels.
+
+    def _prologue(self) -> None:
+        """What depends on positions and token ids only is computed once, before everything."""
+        early: set[Node] = set()
+        for node in self.graph.nodes:
+            if node.domain == "token" and (node.op == "input" or (node.is_row_op and all(v in early or v.domain == "const" for v in node.inputs))):
+                early.add(node)
+        nodes = [node for node in self.graph.nodes if node in early and _is_computed(node)]
+        self._kernel(nodes)
+
+    def _rows_before(self, anchor: Node) -> None:
+        self._rows_for(list(anchor.inputs), anchor.origin)
+
+    def _rows_for(self, values: list[Node], origin: str) -> None:
+        """One kernel of all row ops that these values still need."""
+        needed: set[Node] = set()
+        stack = list(values)
+        while stack:
+            node = stack.pop()
+            if node in needed or node in self.done or not node.is_row_op:
+                continue
+            needed.add(node)
+            stack.extend(node.inputs)
+        for domain in ("token", "row"):
+            self._kernel([node for node in self.graph.nodes if node in needed and _is_computed(node) and node.domain == domain])
+
+    def _kernel(self, nodes: list[Node]) -> None:
+        if not nodes:
+            return
+        inside = set(nodes)
+        outputs = [node for node in nodes if self._is_read_outside(node, inside)]
+        kernel = build_kernel(nodes, outputs)
+        if sum(node.size for node in kernel.locals) > MAX_LOCALS:
+            largest = max(kernel.locals, key=lambda node: node.size)
+            raise UnsupportedError(f"{largest.op} at {largest.origin}: {largest.size} values of one token in a row kernel")
+        self.done |= inside
+        function = self._function(kernel, nodes)
+        call = Call("rows", function.origins[-1], {"function": function.name})
+        for value in kernel.inputs:
+            if value.domain == "const":
+                call.weights.append(self._weight(value, "raw"))
+            else:
+                call.operands.append(Operand(self._buffer(value)))
+        # The printed function takes its inputs in the kernel's order: operands and weights interleaved.
+        call.constants["inputs"] = tuple("w" if value.domain == "const" else "b" for value in kernel.inputs)
+        call.outputs = [self._buffer(node) for node in kernel.outputs]
+        self.program.calls.append(call)
+
+    def _is_read_outside(self, node: Node, inside: set[Node]) -> bool:
+        return node is self.graph.logits or any(reader not in inside for reader in self.readers.get(node, ())) or any(
+            node in _roots(value) for value in [self.graph.logits] if value.op in FREE
+        )
+
+    def _function(self, kernel: RowKernel, nodes: list[Node]) -> RowFunction:
+        body = self.print_body(kernel)
+        key = (body, len(kernel.inputs), len(kernel.outputs))
+        origins = dict.fromkeys(node.origin for node in nodes if node.origin)
+        if key not in self.functions:
+            self.functions[key] = RowFunction(f"rows_{len(self.functions)}", kernel, body)
+        self.functions[key].origins.append(", ".join(origins))
+        return self.functions[key]
+
+    # Anchors.
+
+    def _anchor(self, node: Node) -> None:
+        call = Call(node.op, node.origin)  # type: ignore[arg-type]
+        match node.op:
+            case "embedding":
+                ids, table = node.inputs
+                call.constants = {"rows": table.shape[0], "width": table.shape[1], "count": ids.size}
+                call.operands = [self._operand(ids)]
+                call.weights = [self._weight(table, table.attrs.get("format", "f32"))]
+            case "linear":
+                x, weight = node.inputs
+                call.constants = {"n": weight.shape[0], "k": weight.shape[1], "count": x.size // weight.shape[1]}
+                call.operands = [self._operand(x)]
+                call.weights = [self._weight(weight, weight.attrs["format"])]
+            case "grouped_linear":
+                x, index, weight = node.inputs
+                experts, n, k = weight.shape
+                call.constants = {"experts": experts, "n": n, "k": k, "top_k": index.size, "shared_x": x.size == k}
+                call.operands = [self._operand(x), self._operand(index)]
+                call.weights = [self._weight(weight, weight.attrs["format"])]
+            case "attention":
+                q, k, v = node.inputs[:3]
+                call.constants = {
+                    "num_heads": q.shape[0],
+                    "num_kv_heads": k.shape[0],
+                    "head_dim": q.shape[1],
+                    "v_head_dim": v.shape[1],
+                    **{name: node.attrs[name] for name in ("scale", "window", "softcap")},
+                }
+                call.operands = [self._operand(value) for value in (q, k, v)]
+                call.weights = [self._weight(sinks, "raw") for sinks in node.inputs[3:]]
+                call.layer = node.attrs["layer"]
+            case "select_rows":
+                call.operands = [self._operand(node.inputs[0])]
+                call.constants = {"width": node.size}
+        call.outputs = [self._buffer(node)]
+        self.program.calls.append(call)
+
+    def _operand(self, value: Node) -> Operand:
+        view = self._view(value)
+        if view is None:
+            raise InternalError(f"{value.name} does not lie flat")
+        return Operand(self._buffer(view[0]), view[1])
+
+    def _buffer(self, node: Node) -> Buffer:
+        if node not in self.buffers:
+            name = node.attrs["name"] if node.op == "input" else node.name
+            buffer = Buffer(name, node.size, node.dtype, node.domain)
+            self.buffers[node] = buffer
+            if node.op != "input":
+                self.program.buffers.append(buffer)
+        return self.buffers[node]
+
+    def _weight(self, node: Node, layout: str) -> Weight:
+        """One tensor may be read as a table by one kernel and value by value by another: it is stored in both layouts."""
+        if (node, layout) not in self.weights:
+            name = node.attrs["name"] if node.op == "parameter" else node.name
+            if any(weight.name == name for weight in self.weights.values()):
+                name = f"{name}#{layout}"
+            self.weights[node, layout] = Weight(name, node, layout, len(self.weights))
+        return self.weights[node, layout]
+
+    def _lifetimes(self) -> None:
+        written: set[Buffer] = set()
+        for index, call in enumerate(self.program.calls):
+            for buffer in call.outputs:
+                buffer.first = buffer.first if buffer in written else index
+                buffer.last = index
+                written.add(buffer)
+            for operand in call.operands:
+                operand.buffer.last = index
+        self.program.logits.last = len(self.program.calls)
+
+
+def _is_computed(node: Node) -> bool:
+    return node.is_row_op and node.op not in FREE
+
+
+def _roots(value: Node) -> list[Node]:
+    """What an index map reads in the end."""
+    while value.op in FREE:
+        value = value.inputs[0]
+    return [value]

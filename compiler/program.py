@@ -1,0 +1,97 @@
+"""A program: the graph as a list of calls to kernels over planned buffers. Both targets print this one structure."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pagedc.compiler.graph import DType, Domain, Node
+from pagedc.compiler.rows.kernel import RowKernel
+
+
+@dataclass(eq=False, slots=True)
+class Weight:
+    """A tensor of the package: a constant of the graph, in the format its kernels read."""
+
+    name: str
+    node: Node
+    format: str  # of kernels' packed layouts, or "raw": values in order, float32 or int32
+    index: int = 0  # in the list that `create` is given
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Before packing."""
+        return self.node.shape
+
+
+@dataclass(eq=False, slots=True)
+class Buffer:
+    """A value of the token or row domain in memory: one row a token, `width` elements."""
+
+    name: str
+    width: int
+    dtype: DType
+    domain: Domain
+    offset: int = 0  # bytes a token into the arena of its domain
+    first: int = 0  # call that writes it
+    last: int = 0  # last call that reads it
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.width * {"float32": 4, "int32": 4, "bool": 4, "bfloat16": 2}[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Part of each row of a buffer, or of an input of the step: `offset` elements from the row's start."""
+
+    buffer: Buffer
+    offset: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One kernel at work. `constants` specialise it; operands, weights and outputs may differ from layer to layer."""
+
+    kind: Literal["embedding", "linear", "grouped_linear", "attention", "rows", "select_rows"]
+    origin: str
+    constants: dict[str, Any] = field(default_factory=dict)
+    operands: list[Operand] = field(default_factory=list)
+    weights: list[Weight] = field(default_factory=list)
+    outputs: list[Buffer] = field(default_factory=list)
+    layer: int = 0  # of an attention: which part of the KV cache
+
+    @property
+    def shape_key(self) -> tuple[Any, ...]:
+        """What calls of one column of a layer table have in common."""
+        return self.kind, len(self.operands), len(self.weights), len(self.outputs)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for calls that differ in weights, buffers and layer only."""
+        views = tuple((operand.offset, operand.buffer.width, operand.buffer.dtype) for operand in self.operands)
+        stores = tuple((buffer.width, buffer.dtype, buffer.domain) for buffer in self.outputs)
+        formats = tuple((weight.format, weight.shape) for weight in self.weights)
+        return self.kind, tuple(sorted(self.constants.items())), views, stores, formats
+
+
+@dataclass(slots=True)
+class RowFunction:
+    """A distinct row kernel, shared by all calls of its name."""
+
+    name: str
+    kernel: RowKernel
+    body: str
+    origins: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Program:
+    """Calls in order, and what they use."""
+
+    calls: list[Call]
+    weights: list[Weight]
+    buffers: list[Buffer]
+    row_functions: list[RowFunction]
+    logits: Buffer
+    num_attention_layers: int
+    arena_bytes: dict[str, int] = field(default_factory=dict)  # domain → bytes a token or row

@@ -1,0 +1,324 @@
+"""Print a program as model.cpp."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from pagedc.compiler.outline import Loop, outline
+from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
+from pagedc.compiler.render import environment
+from pagedc.compiler.targets.cpu.row_printer import CTYPES, print_signature
+from pagedc.kernels.cpu.layout import parse_format
+
+INT32_INPUTS = ("token_ids", "positions")
+BLOCK_SIZE = 16  # tokens; kv_cache.h
+
+
+@dataclass(slots=True)
+class Column:
+    """One thing that differs between layers, and its value in each."""
+
+    name: str
+    type: str
+    values: list[int]
+    comment: str = ""
+
+
+@dataclass(slots=True)
+class Names:
+    """How the calls of one function spell their arguments: a number, or a column of the layer table."""
+
+    columns: dict[tuple[int, str], Column] = field(default_factory=dict)  # (call, argument) → column
+
+    def spell(self, call: int, argument: str, value: int) -> str:
+        """The text of an argument."""
+        column = self.columns.get((call, argument))
+        return str(value) if column is None else f"layer.{column.name}"
+
+
+def emit(program: Program, name: str, version: str, level: str, kv_type: str) -> str:
+    """The text of model.cpp: the same for the same program."""
+    return _Emitter(program, kv_type).render(name, version, level)
+
+
+def kv_block_bytes(call: Call, kv_type: str) -> int:
+    """Bytes of one block of one attention layer, as kv_cache.h lays it out."""
+    head_dim, v_head_dim = call.constants["head_dim"], call.constants["v_head_dim"]
+    size = 2 if kv_type == "bf16" else 4
+    k_dim = head_dim + head_dim % 2 if kv_type == "bf16" else head_dim
+    return int(call.constants["num_kv_heads"] * (k_dim + -(-v_head_dim // 16) * 16) * BLOCK_SIZE * size)
+
+
+def arguments(call: Call) -> dict[str, int]:
+    """Every number of a call that may differ between layers: places of buffers, indexes of weights, the layer."""
+    values: dict[str, int] = {}
+    for position, operand in enumerate(call.operands):
+        if operand.buffer.name not in INT32_INPUTS:
+            values[f"in{position}"] = operand.buffer.offset
+    for position, weight in enumerate(call.weights):
+        values[f"w{position}"] = weight.index
+    for position, buffer in enumerate(call.outputs):
+        values[f"out{position}"] = buffer.offset
+    if call.kind == "attention":
+        values["kv"] = call.layer
+    return values
+
+
+class _Emitter:
+    def __init__(self, program: Program, kv_type: str) -> None:
+        self.program = program
+        self.kv_type = kv_type
+        self.functions = {function.name: function for function in program.row_functions}
+        self.attentions: dict[tuple[Any, ...], str] = {}
+        self.scratch: dict[str, None] = {}
+
+    def render(self, name: str, version: str, level: str) -> str:
+        forward, loops = self._sections()
+        calls = [call for call in self.program.calls if call.kind == "attention"]
+        return environment().get_template("cpu/model.cpp.jinja").render(
+            name=name,
+            version=version,
+            level=level,
+            kv_type=self.kv_type,
+            token_bytes=self.program.arena_bytes["token"],
+            row_bytes=self.program.arena_bytes["row"],
+            vocab_size=self.program.logits.width,
+            num_weights=len(self.program.weights),
+            num_attention_layers=len(calls),
+            block_bytes=[kv_block_bytes(call, self.kv_type) for call in sorted(calls, key=lambda call: call.layer)] or [0],
+            attentions=[self._attention_facts(call) for call in self._distinct_attentions(calls)],
+            row_functions=[self._row_function(function) for function in self.program.row_functions],
+            loops=loops,
+            forward=forward,
+            scratch_bytes=list(self.scratch),
+        )
+
+    # Sections.
+
+    def _sections(self) -> tuple[list[str], list[dict[str, Any]]]:
+        lines: list[str] = []
+        loops: list[dict[str, Any]] = []
+        in_rows = False
+        for section in outline(self.program.calls):
+            if isinstance(section, Loop):
+                loop = self._loop(section, len(loops))
+                loops.append(loop)
+                lines += loop["call"]
+                continue
+            if section.kind == "select_rows" and not in_rows:
+                in_rows = True
+                lines.append("  if (s.num_rows == 0) return;")
+            lines += self._call(0, section, Names())
+        logits = self._pointer(Operand(self.program.logits), "float", str(self.program.logits.offset))
+        lines.append("  // the next token of each row")
+        lines.append(f"  sample<VOCAB_SIZE>(s.worker, s.batch, {logits}, VOCAB_SIZE, s.model.scratch.data());")
+        return lines, loops
+
+    def _loop(self, loop: Loop, number: int) -> dict[str, Any]:
+        suffix = "" if number == 0 else f"_{number}"
+        names = Names()
+        used: set[str] = set()
+        columns: list[Column] = []
+        for position in range(len(loop.iterations[0])):
+            calls = [iteration[position] for iteration in loop.iterations]
+            for argument in arguments(calls[0]):
+                values = [arguments(call)[argument] for call in calls]
+                if len(set(values)) > 1:
+                    column = _column(calls[0], argument, values, used)
+                    # Buffers that alternate do so together: one column serves all of equal values.
+                    same = next((c for c in columns if c.values == values and c.type == column.type), None)
+                    if same is None:
+                        columns.append(column)
+                        used.add(column.name)
+                    names.columns[position, argument] = same or column
+        functions = []
+        for index, calls in enumerate(loop.functions):
+            name = f"layer{suffix}" if len(loop.functions) == 1 else f"layer{suffix}_{'abcdefghijklmnopqrstuvwxyz'[index]}"
+            lines = [line for position, call in enumerate(calls) for line in self._call(position, call, names)]
+            functions.append({"name": name, "lines": lines})
+        rows: list[list[int]] = [[column.values[i] for column in columns] for i in range(len(loop.iterations))]
+        table = f"LAYERS{suffix.upper()}"
+        if len(functions) > 1:
+            columns.append(Column("kind", "int", loop.kinds, "  // which function"))
+            rows = [[*row, kind] for row, kind in zip(rows, loop.kinds, strict=True)]
+            call = [f"  for (const Layer{suffix}& row : {table}) switch (row.kind) {{"]
+            call += [f"    case {i}: {function['name']}(s, row); break;" for i, function in enumerate(functions)]
+            call.append("  }")
+        else:
+            call = [f"  for (const Layer{suffix}& row : {table}) {functions[0]['name']}(s, row);"]
+        return {
+            "name": f"`layer{suffix}`",
+            "struct": f"Layer{suffix}",
+            "table": table,
+            "columns": columns,
+            "rows": rows,
+            "functions": functions,
+            "call": call,
+        }
+
+    # Calls.
+
+    def _call(self, position: int, call: Call, names: Names) -> list[str]:
+        values = arguments(call)
+        text = {argument: names.spell(position, argument, value) for argument, value in values.items()}
+        lines = getattr(self, f"_{call.kind}")(call, text)
+        origin = re.sub(r"\.\d+\.", ".*.", call.origin) if names.columns else call.origin
+        comment = [f"  // {origin}: {_shapes(call)}"]
+        return [*comment, *[f"  {line}" for line in lines], "  s.worker.barrier();"]
+
+    def _embedding(self, call: Call, text: dict[str, str]) -> list[str]:
+        c = call.constants
+        kernel = f"embedding<{_cpp_format(call)}, {c['rows']}, {c['width']}>"
+        ids = self._operand(call, 0, text)
+        out = self._output(call, 0, text)
+        first, last = (f"count * {end} / s.worker.size" for end in ("s.worker.rank", "(s.worker.rank + 1)"))
+        return [
+            "{",
+            f"  const int64_t count = s.num_tokens * {c['count']};",
+            f"  {kernel}({first}, {last}, {ids}, s.weight({text['w0']}), {out}, {c['width']});",
+            "}",
+        ]
+
+    def _linear(self, call: Call, text: dict[str, str]) -> list[str]:
+        c = call.constants
+        kernel = f"linear<{_cpp_format(call)}, {c['n']}, {c['k']}>"
+        stride = call.operands[0].buffer.width if c["count"] == 1 else c["k"]
+        count = _count(call.outputs[0]) + (f" * {c['count']}" if c["count"] > 1 else "")
+        x, out = self._operand(call, 0, text), self._output(call, 0, text)
+        return [f"{kernel}(s.worker, {count}, {x}, {stride}, s.weight({text['w0']}), StoreRows<{c['n']}>{{{out}}});"]
+
+    def _grouped_linear(self, call: Call, text: dict[str, str]) -> list[str]:
+        c = call.constants
+        kernel = f"grouped_linear<{_cpp_format(call)}, {c['experts']}, {c['n']}, {c['k']}>"
+        slot_stride = 0 if c["shared_x"] else c["k"]
+        x, ids, out = self._operand(call, 0, text), self._operand(call, 1, text), self._output(call, 0, text)
+        scratch = f"grouped_linear_scratch_bytes({c['experts']}, {c['top_k']}, options->num_threads, options->max_num_tokens)"
+        self.scratch[scratch] = None
+        return [
+            f"{kernel}(s.worker, s.num_tokens, {c['top_k']}, {ids}, {x}, {call.operands[0].buffer.width}, {slot_stride},",
+            f"    s.weight({text['w0']}), s.model.scratch.data(), StoreRows<{c['n']}>{{{out}}});",
+        ]
+
+    def _attention(self, call: Call, text: dict[str, str]) -> list[str]:
+        config = self._attention_name(call)
+        out_type = CTYPES[call.outputs[0].dtype]
+        parts = []
+        for position in range(3):
+            parts.append(f"{self._operand(call, position, text)}, {call.operands[position].buffer.width}")
+        sinks = f"s.values<float>({text['w0']})" if call.weights else "nullptr"
+        self.scratch[f"attention_scratch_bytes<{config}, KV>(options->num_threads)"] = None
+        return [
+            f"attention<{config}, KV, {out_type}>(s.worker, s.batch, {', '.join(parts)}, {sinks},",
+            f"    s.model.kv_cache[{text['kv']}].data(), s.model.scratch.data(), {self._output(call, 0, text)}, {call.outputs[0].width});",
+        ]
+
+    def _select_rows(self, call: Call, text: dict[str, str]) -> list[str]:
+        operand = call.operands[0]
+        x, out = self._operand(call, 0, text), self._output(call, 0, text)
+        if operand.buffer.width != call.constants["width"] or operand.offset:
+            raise NotImplementedError("rows selected from part of a buffer")
+        return [f"select_rows(s.worker, s.batch, {x}, {call.constants['width']}, {out});"]
+
+    def _rows(self, call: Call, text: dict[str, str]) -> list[str]:
+        function = self.functions[call.constants["function"]]
+        names, declarations = [], []
+        operand = weight = 0
+        for position, kind in enumerate(call.constants["inputs"]):
+            node = function.kernel.inputs[position]
+            if kind == "w":
+                declarations.append(f"const auto* in{position} = s.values<{CTYPES[node.dtype]}>({text[f'w{weight}']});")
+                names.append(f"in{position}")
+                weight += 1
+            else:
+                declarations.append(f"const auto* in{position} = {self._operand(call, operand, text)};")
+                names.append(f"in{position} + t * {call.operands[operand].buffer.width}")
+                operand += 1
+        for position, buffer in enumerate(call.outputs):
+            declarations.append(f"auto* out{position} = {self._output(call, position, text)};")
+            names.append(f"out{position} + t * {buffer.width}")
+        count = _count(call.outputs[0])
+        run = f"for_tokens(s.worker, {count}, [&](int64_t t) {{ {function.name}({', '.join(names)}); }});"
+        return ["{", *[f"  {line}" for line in declarations], f"  {run}", "}"]
+
+    # Spelling.
+
+    def _operand(self, call: Call, position: int, text: dict[str, str]) -> str:
+        operand = call.operands[position]
+        if operand.buffer.name in INT32_INPUTS:
+            return f"s.batch.{operand.buffer.name}"
+        ctype = CTYPES[operand.buffer.dtype]
+        return self._pointer(operand, ctype, text[f"in{position}"])
+
+    def _output(self, call: Call, position: int, text: dict[str, str]) -> str:
+        buffer = call.outputs[position]
+        return self._pointer(Operand(buffer), CTYPES[buffer.dtype], text[f"out{position}"])
+
+    def _pointer(self, operand: Operand, ctype: str, place: str) -> str:
+        offset = f" + {operand.offset}" if operand.offset else ""
+        return f"s.{operand.buffer.domain}<{ctype}>({place}){offset}"
+
+    def _row_function(self, function: RowFunction) -> dict[str, Any]:
+        origins = list(dict.fromkeys(re.sub(r"\.\d+\b", ".*", origin) for origin in function.origins))
+        return {"origins": origins, "signature": print_signature(function.kernel, function.name), "body": function.body}
+
+    def _attention_name(self, call: Call) -> str:
+        key = tuple(sorted(call.constants.items()))
+        return self.attentions.setdefault(key, f"Attention{len(self.attentions)}")
+
+    def _distinct_attentions(self, calls: list[Call]) -> list[Call]:
+        found: dict[str, Call] = {}
+        for call in calls:
+            found.setdefault(self._attention_name(call), call)
+        return list(found.values())
+
+    def _attention_facts(self, call: Call) -> dict[str, Any]:
+        facts = dict(call.constants)
+        facts["scale"], facts["softcap"] = (f"{facts[name]:.9g}" for name in ("scale", "softcap"))
+        facts["scale"], facts["softcap"] = (_float(facts[name]) for name in ("scale", "softcap"))
+        facts["name"] = self._attention_name(call)
+        facts["has_sinks"] = "true" if call.weights else "false"
+        facts["block_bytes"] = kv_block_bytes(call, self.kv_type)
+        return facts
+
+
+def _float(text: str) -> str:
+    return f"{text}f" if any(character in text for character in ".e") else f"{text}.0f"
+
+
+def _cpp_format(call: Call) -> str:
+    return parse_format(call.weights[0].format).cpp_type
+
+
+def _count(buffer: Buffer) -> str:
+    return "s.num_rows" if buffer.domain == "row" else "s.num_tokens"
+
+
+def _shapes(call: Call) -> str:
+    """`[T, 576] → [T, 960]`."""
+    def shape(buffer: Buffer) -> str:
+        return f"[{'R' if buffer.domain == 'row' else 'T'}, {buffer.width}]"
+
+    inputs = ", ".join(shape(operand.buffer) for operand in call.operands)
+    return f"{call.kind} {inputs} → {', '.join(shape(buffer) for buffer in call.outputs)}"
+
+
+def _column(call: Call, argument: str, values: list[int], used: set[str]) -> Column:
+    kind, number = re.fullmatch(r"([a-z]+)(\d*)", argument).groups()  # type: ignore[union-attr]
+    if kind == "kv":
+        return Column("kv_cache", "int", values)
+    if kind == "w":
+        weight = call.weights[int(number)]
+        path = [part for part in weight.name.split("|")[0].split(".") if not part.isdigit() and part != "weight"]
+        name = "_".join(path[-1:]) if path else "weight"
+        if "|" in weight.name:
+            name = "_".join(part.split(".")[-2] for part in weight.name.split("|") if "." in part)[:40]
+        comment = f"  // weight: {re.sub(r'[.][0-9]+[.]', '.*.', weight.name)[:100]}"
+    else:
+        buffer = call.operands[int(number)].buffer if kind == "in" else call.outputs[int(number)]
+        name, comment = f"{kind}_{re.sub(r'[^a-z]', '', buffer.name.lower())}", "  // place of a buffer"
+    name = re.sub(r"\W", "_", name)
+    unique, count = name, 1
+    while unique in used:
+        count += 1
+        unique = f"{name}_{count}"
+    return Column(unique, "int", values, comment)

@@ -1,0 +1,120 @@
+"""Read what a program's weights are made of, one at a time, and pack it for the kernels."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pagedc.compiler.checkpoint.base import Checkpoint, QuantizedTensor
+from pagedc.compiler.errors import UnsupportedError
+from pagedc.compiler.graph import Node
+from pagedc.compiler.interpret import evaluate
+from pagedc.compiler.program import Weight
+from pagedc.compiler.quantize import quantize
+from pagedc.compiler.weights_file import WeightEntry
+from pagedc.kernels.cpu import layout
+
+Array = NDArray[Any]
+
+
+class WeightPacker:
+    """Gives each weight of a program as the bytes its kernels read."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: str, quantization: str) -> None:
+        self.checkpoint = checkpoint
+        self.dtype = dtype
+        self.quantization = quantization
+
+    def format_of(self, node: Node) -> str:
+        """The packed layout of a matrix."""
+        if self.checkpoint.quantization != "none" and self.quantization == "auto" and "source" not in node.attrs:
+            tensor = self.checkpoint.read(node.attrs["name"])
+            if isinstance(tensor, QuantizedTensor) and tensor.codes.ndim == 2:
+                minimum = "_min" if tensor.minimums is not None else ""
+                return f"int{tensor.bits}_g{tensor.group_size}{minimum}"
+        if self.quantization in ("int8", "int4") and node.shape[-1] % 32 == 0 and len(node.shape) == 2:
+            return {"int8": "int8_g32", "int4": "int4_g32_min"}[self.quantization]
+        return "f32" if self.dtype == "float32" else "bf16"
+
+    def entries(self, weights: list[Weight]) -> list[WeightEntry]:
+        """Names and sizes, before anything is read."""
+        return [WeightEntry(weight.name, "U8", (self._bytes(weight),), self._bytes(weight)) for weight in weights]
+
+    def arrays(self, weights: list[Weight]) -> Iterator[Array]:
+        """The packed bytes, in order."""
+        for weight in weights:
+            yield self.pack(weight)
+
+    def pack(self, weight: Weight) -> Array:
+        """One weight. Raises CheckpointError for a tensor that the checkpoint lacks."""
+        if weight.format == "raw":
+            return self._raw(weight.node)
+        tensor = self._load(weight.node)
+        if isinstance(tensor, torch.Tensor) and tensor.ndim == 3:
+            return np.concatenate([_pack(part, weight.format) for part in tensor])
+        return _pack(tensor, weight.format)
+
+    def _bytes(self, weight: Weight) -> int:
+        shape = weight.shape
+        if weight.format == "raw":
+            return 4 * int(np.prod(shape, dtype=np.int64))
+        rows, columns = shape[-2:]
+        return layout.packed_bytes(weight.format, rows, columns) * int(np.prod(shape[:-2], dtype=np.int64))
+
+    def _raw(self, node: Node) -> Array:
+        array = self._float(node)
+        return np.ascontiguousarray(array, np.int32 if node.dtype in ("int32", "bool") else np.float32).reshape(-1)
+
+    def _float(self, node: Node) -> Array:
+        if node.op == "constant":
+            return np.asarray(node.attrs["value"])
+        tensor = self._load(node)
+        return (tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor.float()).numpy()
+
+    def _load(self, node: Node) -> torch.Tensor | QuantizedTensor:
+        if node.op == "constant":
+            return torch.from_numpy(np.asarray(node.attrs["value"]))
+        if "parts" in node.attrs:
+            return _stack([self._load(part) for part in node.attrs["parts"]])
+        if "source" in node.attrs:
+            value = evaluate(node.attrs["source"], lambda name: self._float(_parameter(name)))
+            return torch.from_numpy(np.ascontiguousarray(value))
+        return self.checkpoint.read(node.attrs["name"])
+
+
+def _parameter(name: str) -> Node:
+    return Node("parameter", (), (), "float32", "const", {"name": name})
+
+
+def _stack(parts: list[torch.Tensor | QuantizedTensor]) -> torch.Tensor | QuantizedTensor:
+    """Rows of all parts, blocks bit for bit."""
+    quantized = [part for part in parts if isinstance(part, QuantizedTensor)]
+    if len(quantized) == len(parts):
+        first = quantized[0]
+        minimums = None
+        if first.minimums is not None:
+            minimums = torch.cat([part.minimums for part in quantized if part.minimums is not None])
+        codes, scales = (torch.cat([getattr(part, name) for part in quantized]) for name in ("codes", "scales"))
+        return QuantizedTensor(codes, scales, minimums, first.group_size, first.bits)
+    return torch.cat([part.dequantize() if isinstance(part, QuantizedTensor) else part for part in parts])
+
+
+def _pack(tensor: torch.Tensor | QuantizedTensor, name: str) -> Array:
+    kind = layout.parse_format(name)
+    if kind.is_integer and not isinstance(tensor, QuantizedTensor):
+        tensor = quantize(tensor, name)
+    if isinstance(tensor, QuantizedTensor):
+        if not kind.is_integer:
+            tensor = tensor.dequantize()
+        else:
+            minimums = None if tensor.minimums is None else tensor.minimums.numpy()
+            if kind.bits == 8:
+                return layout.pack_int8(tensor.codes.numpy(), tensor.scales.numpy())
+            return layout.pack_int4(tensor.codes.numpy(), tensor.scales.numpy(), minimums)
+    if tensor.ndim != 2:
+        raise UnsupportedError(f"a weight of shape {list(tensor.shape)} in a linear")
+    if kind.bits == 32:
+        return layout.pack_float32(tensor.float().contiguous().numpy())
+    return layout.pack_bfloat16(tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16))

@@ -1,0 +1,37 @@
+// Zeroed memory of the operating system: pages come when they are first touched, so a large KV cache costs nothing at boot.
+#pragma once
+
+#include <stddef.h>
+#include <sys/mman.h>
+
+namespace pagedc {
+
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() {
+    if (data_ != nullptr) munmap(data_, size_);
+  }
+
+  // False when there is no room. Called once.
+  bool reserve(size_t size) {
+    size_ = size > 0 ? size : 1;
+    void* data = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) return false;
+#if defined(MADV_HUGEPAGE)
+    madvise(data, size_, MADV_HUGEPAGE);
+#endif
+    data_ = static_cast<char*>(data);
+    return true;
+  }
+
+  char* data() const { return data_; }
+
+ private:
+  char* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace pagedc
