@@ -131,9 +131,7 @@ def random_logits(num_rows: int, vocab: int, seed: int) -> Float32:
 @pytest.mark.parametrize("march", supported_marches())
 @pytest.mark.parametrize("vocab", VOCABS)
 def test_chooses_as_the_reference(march: str, vocab: int) -> None:
-    choices = itertools.product(
-        (0.0, 0.2, 1.0, 1.7), (0, 1, 5, 200, 900), (1.0, 0.95, 0.5, 1e-6), (0.0, 0.05, 1.0)
-    )
+    choices = itertools.product((0.0, 0.2, 1.7), (0, 5, 900), (1.0, 0.95, 1e-6), (0.0, 0.05, 1.0))
     rows = [
         Sampling(temperature=t, top_k=k, top_p=p, min_p=m, seed=2**63 + i, counter=i * 2**31)
         for i, (t, k, p, m) in enumerate(choices)
