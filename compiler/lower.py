@@ -39,7 +39,7 @@ class _Lowering:
                 self._rows_before(node)
                 self._anchor(node)
         self._rows_for([self.graph.logits], self.graph.logits.origin)
-        self.program.logits = self._buffer(self.graph.logits)
+        self.program.logits = self._operand(self.graph.logits).buffer
         self.program.weights = list(self.weights.values())
         self.program.row_functions = list(self.functions.values())
         self.program.num_attention_layers = sum(1 for _ in self.graph.anchors("attention"))
@@ -55,7 +55,9 @@ class _Lowering:
         for node in list(self.graph.nodes):
             if not (node.is_anchor or node.op == "select_rows"):
                 continue
-            whole = node.op == "grouped_linear" or node.inputs[0].size != node.inputs[0].shape[-1]
+            whole = node.op not in ("attention", "linear") or (
+                node.op == "linear" and node.inputs[0].size != node.inputs[0].shape[-1]
+            )
             node.inputs = tuple(self._flat(value, copies, whole) for value in node.inputs)
         self.graph.output = self._flat(self.graph.logits, copies, whole=True)
         self.graph.nodes.extend(copies.values())

@@ -22,8 +22,8 @@ PASSES: tuple[Callable[[Graph], int], ...] = (
     fold_constants,
     # Shape the anchors.
     merge_linears,
-    select_logits_rows,
     round_inputs,  # after merge_linears: one rounded copy serves the merged linear
+    select_logits_rows,  # after round_inputs: the last layer ends in the same kernels as the others
     simplify,  # the slices and casts that the others left
 )
 
