@@ -77,7 +77,12 @@ class Affine:
         if carry == rest.high // size:
             return whole.shift(carry), rest.shift(-carry * size)
         for var, factor in sorted(rest.terms, key=lambda term: -abs(term[1])):
-            if factor > 0 and size % factor == 0 and var.size % (size // factor) == 0 and var.size > size // factor:
+            if (
+                factor > 0
+                and size % factor == 0
+                and var.size % (size // factor) == 0
+                and var.size > size // factor
+            ):
                 raise SplitVarError(var, size // factor)
         raise NotAffineError
 

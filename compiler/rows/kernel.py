@@ -1,8 +1,9 @@
 """A row kernel: the loops that compute some row ops of one token, and the values they store.
 
-Every node of the kernel is either *stored* (an output, or a local array that several loops read) or written out where it is
-read. Index maps never move data: they compose into the indexes of what is stored. Where an index is not affine (a join, a
-reshape across a loop), the loop is split, in two nested ones or in ranges, until it is.
+Every node of the kernel is either *stored* (an output, or a local array that several loops read) or written
+out where it is read. Index maps never move data: they compose into the indexes of what is stored. Where an
+index is not affine (a join, a reshape across a loop), the loop is split, in two nested ones or in ranges,
+until it is.
 """
 
 from dataclasses import dataclass, field
@@ -14,14 +15,25 @@ from pagedc.compiler.rows.affine import Affine, NotAffineError, SplitVarError, V
 
 Index = tuple[Affine, ...]
 
-COSTS = {"exp": 12, "log": 12, "log1p": 14, "tanh": 16, "erf": 16, "sigmoid": 14, "sin": 30, "cos": 30, "pow": 40, "mod": 8}
+COSTS = {
+    "exp": 12,
+    "log": 12,
+    "log1p": 14,
+    "tanh": 16,
+    "erf": 16,
+    "sigmoid": 14,
+    "sin": 30,
+    "cos": 30,
+    "pow": 40,
+    "mod": 8,
+}
 COSTS |= {"sqrt": 6, "rsqrt": 8, "div": 4, "reciprocal": 4, "floordiv": 8}
 WORTH_STORING = 2  # a value that costs more than this is computed once
 
 
 @dataclass(frozen=True, slots=True)
 class Expr:
-    """A scalar expression: `load` of a stored value, a `number`, an `index` as a value, or an op of others."""
+    """A scalar: a `load` of a stored value, a `number`, an `index` as a value, or an op of others."""
 
     op: str
     args: tuple["Expr", ...] = ()
@@ -64,7 +76,7 @@ class RowKernel:
         return [stage.node for stage in self.stages if stage.node not in self.outputs]
 
 
-class _StoreFirst(Exception):
+class _StoreFirstError(Exception):
     """A value must be stored for the plan to work."""
 
     def __init__(self, node: Node) -> None:
@@ -75,14 +87,11 @@ class _StoreFirst(Exception):
 def build_kernel(nodes: list[Node], outputs: list[Node]) -> RowKernel:
     """Plan the loops for `nodes` (row ops in topological order), storing `outputs`."""
     stored = set(outputs) | {node for node in nodes if node.op in REDUCE or node.op == "topk_index"}
-    for node in nodes:
-        if node.op in ("gather", "topk_index", "cumsum"):
-            stored |= {source for source in node.inputs[:1] if source in nodes}
     while True:
         planner = _Planner(nodes, stored)
         try:
             stages = [planner.stage(node) for node in nodes if node in stored]
-        except _StoreFirst as request:
+        except _StoreFirstError as request:
             stored.add(request.node)
             if request.node not in nodes:  # an index map: it becomes a copy, right behind what it reads
                 nodes = _insert(nodes, request.node)
@@ -128,7 +137,7 @@ class _Planner:
                 stage.boxes.append(self._box(node, index))
             except SplitVarError as split:
                 work.insert(0, _substitute(index, split.var, self._split(split.var, split.factor)))
-            except _SplitRange as cut:
+            except _SplitRangeError as cut:
                 low = Affine.of(Var(cut.var.name, cut.at))
                 high = Affine.of(Var(cut.var.name, cut.var.size - cut.at)).shift(cut.at)
                 work[:0] = [_substitute(index, cut.var, low), _substitute(index, cut.var, high)]
@@ -136,18 +145,34 @@ class _Planner:
 
     def repeated(self) -> set[Node]:
         """Nodes computed more often than they have elements, and worth storing."""
-        return {node for node, count in self.work.items() if count > node.size and self._cost(node) > WORTH_STORING}
+        return {
+            node
+            for node, count in self.work.items()
+            if count > node.size and self._cost(node) > WORTH_STORING
+        }
 
     def _topk(self, stage: Stage) -> Stage:
         node = stage.node
         rows = Var("i0", prod(node.shape[:-1]))
-        load = self._load(node.inputs[0], Affine.of(rows) * node.inputs[0].shape[-1])
+        source = self._stored_source(node.inputs[0])
+        load = self._load(source, Affine.of(rows) * node.inputs[0].shape[-1])
         stage.boxes.append(Box((rows,), (), load, Affine.of(rows) * node.shape[-1]))
         return stage
 
+    def _stored_source(self, node: Node) -> Node:
+        """The stored value that `node` is, perhaps reshaped, for ops that pick at computed positions."""
+        while node.op == "reshape" and node not in self.stored:
+            node = node.inputs[0]
+        if not self._lies_flat(node):
+            raise _StoreFirstError(node)
+        return node
+
     def _split(self, var: Var, factor: int) -> Affine:
         self._counter += 1
-        outer, inner = Var(f"{var.name}o{self._counter}", var.size // factor), Var(f"{var.name}i{self._counter}", factor)
+        outer, inner = (
+            Var(f"{var.name}o{self._counter}", var.size // factor),
+            Var(f"{var.name}i{self._counter}", factor),
+        )
         return Affine.of(outer) * factor + Affine.of(inner)
 
     def _box(self, node: Node, index: Index) -> Box:
@@ -164,7 +189,7 @@ class _Planner:
                 return Box(_variables(kept), reduced, expr, flatten(target, node.shape))
             expr = self._compute(node, index)
             return Box(_variables(index), (), expr, flatten(index, node.shape))
-        except (SplitVarError, _SplitRange):
+        except (SplitVarError, _SplitRangeError):
             self.work = work
             raise
 
@@ -178,7 +203,9 @@ class _Planner:
     def _expr(self, node: Node, index: Index) -> Expr:
         if node.op == "scalar":
             return Expr("number", dtype=node.dtype, number=node.attrs["value"])
-        if node in self.stored or node not in self.inside and (node.domain != "const" or node.op in ("parameter", "constant")):
+        if node in self.stored or (
+            node not in self.inside and (node.domain != "const" or node.op in ("parameter", "constant"))
+        ):
             if node.op in INDEX - {"cat", "iota"} and node not in self.stored:
                 return self._compute(node, index)  # an index map of a value that lives outside
             return self._load(node, flatten(index, node.shape))
@@ -210,7 +237,8 @@ class _Planner:
             case "expand":
                 shape = node.inputs[0].shape
                 return self.expr(
-                    node.inputs[0], tuple(Affine() if size == 1 else part for part, size in zip(index, shape, strict=True))
+                    node.inputs[0],
+                    tuple(Affine() if size == 1 else part for part, size in zip(index, shape, strict=True)),
                 )
             case "cat":
                 return self._cat(node, index)
@@ -230,11 +258,13 @@ class _Planner:
             root = source
             if root.op == "scalar":
                 return self.expr(root, ())
-            raise _StoreFirst(root) from None
+            raise _StoreFirstError(root) from None
 
     def _lies_flat(self, node: Node) -> bool:
         return node in self.stored or (
-            node not in self.inside and node.op not in INDEX - {"cat"} and (node.domain != "const" or node.op in ("parameter", "constant"))
+            node not in self.inside
+            and node.op not in INDEX - {"cat"}
+            and (node.domain != "const" or node.op in ("parameter", "constant"))
         )
 
     def _cat(self, node: Node, index: Index) -> Expr:
@@ -253,10 +283,14 @@ class _Planner:
         """Divide a loop so that `position` stays on one side of `at`."""
         for var, factor in sorted(position.terms, key=lambda term: -term[1]):
             rest = Affine(tuple(term for term in position.terms if term[0] != var), position.constant)
-            if factor > 0 and (at - rest.low) // factor * factor + rest.low == at and rest.high - rest.low < factor:
-                return _SplitRange(var, (at - rest.low) // factor)
+            if (
+                factor > 0
+                and (at - rest.low) // factor * factor + rest.low == at
+                and rest.high - rest.low < factor
+            ):
+                return _SplitRangeError(var, (at - rest.low) // factor)
         if node not in self.stored:
-            return _StoreFirst(node)
+            return _StoreFirstError(node)
         return InternalError(f"{node.name}: a join whose loops cannot be divided")
 
     def _gather(self, node: Node, index: Index) -> Expr:
@@ -264,13 +298,9 @@ class _Planner:
         axis = node.attrs["axis"]
         where = self.expr(positions, index)
         stride = prod(source.shape[axis + 1 :])
-        if source not in self.stored and source in self.inside:
-            raise _StoreFirst(source)
         base = flatten((*index[:axis], Affine(), *index[axis + 1 :]), source.shape)
-        if not self._lies_flat(source):
-            raise _StoreFirst(source)
-        load = self._load(source, base)
-        return Expr("load", (where,), source.dtype, source, load.offset, stride)
+        load = self._load(self._stored_source(source), base)
+        return Expr("load", (where,), source.dtype, load.value, load.offset, stride)
 
     def _cost(self, node: Node) -> int:
         if node not in self.costs:
@@ -280,7 +310,7 @@ class _Planner:
         return self.costs[node]
 
 
-class _SplitRange(Exception):
+class _SplitRangeError(Exception):
     """A loop must be divided at `at`."""
 
     def __init__(self, var: Var, at: int) -> None:

@@ -50,7 +50,7 @@ def kv_block_bytes(call: Call, kv_type: str) -> int:
 
 
 def arguments(call: Call) -> dict[str, int]:
-    """Every number of a call that may differ between layers: places of buffers, indexes of weights, the layer."""
+    """Every number of a call that may differ between layers: places of buffers, weights, the layer."""
     values: dict[str, int] = {}
     for position, operand in enumerate(call.operands):
         if operand.buffer.name not in INT32_INPUTS:
@@ -75,22 +75,29 @@ class _Emitter:
     def render(self, name: str, version: str, level: str) -> str:
         forward, loops = self._sections()
         calls = [call for call in self.program.calls if call.kind == "attention"]
-        return environment().get_template("cpu/model.cpp.jinja").render(
-            name=name,
-            version=version,
-            level=level,
-            kv_type=self.kv_type,
-            token_bytes=self.program.arena_bytes["token"],
-            row_bytes=self.program.arena_bytes["row"],
-            vocab_size=self.program.logits.width,
-            num_weights=len(self.program.weights),
-            num_attention_layers=len(calls),
-            block_bytes=[kv_block_bytes(call, self.kv_type) for call in sorted(calls, key=lambda call: call.layer)] or [0],
-            attentions=[self._attention_facts(call) for call in self._distinct_attentions(calls)],
-            row_functions=[self._row_function(function) for function in self.program.row_functions],
-            loops=loops,
-            forward=forward,
-            scratch_bytes=list(self.scratch),
+        return (
+            environment()
+            .get_template("cpu/model.cpp.jinja")
+            .render(
+                name=name,
+                version=version,
+                level=level,
+                kv_type=self.kv_type,
+                token_bytes=self.program.arena_bytes["token"],
+                row_bytes=self.program.arena_bytes["row"],
+                vocab_size=self.program.logits.width,
+                num_weights=len(self.program.weights),
+                num_attention_layers=len(calls),
+                block_bytes=[
+                    kv_block_bytes(call, self.kv_type) for call in sorted(calls, key=lambda call: call.layer)
+                ]
+                or [0],
+                attentions=[self._attention_facts(call) for call in self._distinct_attentions(calls)],
+                row_functions=[self._row_function(function) for function in self.program.row_functions],
+                loops=loops,
+                forward=forward,
+                scratch_bytes=list(self.scratch),
+            )
         )
 
     # Sections.
@@ -111,7 +118,9 @@ class _Emitter:
             lines += self._call(0, section, Names())
         logits = self._pointer(Operand(self.program.logits), "float", str(self.program.logits.offset))
         lines.append("  // the next token of each row")
-        lines.append(f"  sample<VOCAB_SIZE>(s.worker, s.batch, {logits}, VOCAB_SIZE, s.model.scratch.data());")
+        lines.append(
+            f"  sample<VOCAB_SIZE>(s.worker, s.batch, {logits}, VOCAB_SIZE, s.model.scratch.data());"
+        )
         return lines, loops
 
     def _loop(self, loop: Loop, number: int) -> dict[str, Any]:
@@ -133,16 +142,26 @@ class _Emitter:
                     names.columns[position, argument] = same or column
         functions = []
         for index, calls in enumerate(loop.functions):
-            name = f"layer{suffix}" if len(loop.functions) == 1 else f"layer{suffix}_{'abcdefghijklmnopqrstuvwxyz'[index]}"
-            lines = [line for position, call in enumerate(calls) for line in self._call(position, call, names)]
+            name = (
+                f"layer{suffix}"
+                if len(loop.functions) == 1
+                else f"layer{suffix}_{'abcdefghijklmnopqrstuvwxyz'[index]}"
+            )
+            lines = [
+                line for position, call in enumerate(calls) for line in self._call(position, call, names)
+            ]
             functions.append({"name": name, "lines": lines})
-        rows: list[list[int]] = [[column.values[i] for column in columns] for i in range(len(loop.iterations))]
+        rows: list[list[int]] = [
+            [column.values[i] for column in columns] for i in range(len(loop.iterations))
+        ]
         table = f"LAYERS{suffix.upper()}"
         if len(functions) > 1:
             columns.append(Column("kind", "int", loop.kinds, "  // which function"))
             rows = [[*row, kind] for row, kind in zip(rows, loop.kinds, strict=True)]
             call = [f"  for (const Layer{suffix}& row : {table}) switch (row.kind) {{"]
-            call += [f"    case {i}: {function['name']}(s, row); break;" for i, function in enumerate(functions)]
+            call += [
+                f"    case {i}: {function['name']}(s, row); break;" for i, function in enumerate(functions)
+            ]
             call.append("  }")
         else:
             call = [f"  for (const Layer{suffix}& row : {table}) {functions[0]['name']}(s, row);"]
@@ -185,17 +204,19 @@ class _Emitter:
         stride = call.operands[0].buffer.width if c["count"] == 1 else c["k"]
         count = _count(call.outputs[0]) + (f" * {c['count']}" if c["count"] > 1 else "")
         x, out = self._operand(call, 0, text), self._output(call, 0, text)
-        return [f"{kernel}(s.worker, {count}, {x}, {stride}, s.weight({text['w0']}), StoreRows<{c['n']}>{{{out}}});"]
+        store = f"StoreRows<{c['n']}>{{{out}}}"
+        return [f"{kernel}(s.worker, {count}, {x}, {stride}, s.weight({text['w0']}), {store});"]
 
     def _grouped_linear(self, call: Call, text: dict[str, str]) -> list[str]:
         c = call.constants
         kernel = f"grouped_linear<{_cpp_format(call)}, {c['experts']}, {c['n']}, {c['k']}>"
         slot_stride = 0 if c["shared_x"] else c["k"]
         x, ids, out = self._operand(call, 0, text), self._operand(call, 1, text), self._output(call, 0, text)
-        scratch = f"grouped_linear_scratch_bytes({c['experts']}, {c['top_k']}, options->num_threads, options->max_num_tokens)"
-        self.scratch[scratch] = None
+        sizes = f"{c['experts']}, {c['top_k']}, options->num_threads, options->max_num_tokens"
+        self.scratch[f"grouped_linear_scratch_bytes({sizes})"] = None
+        strides = f"{call.operands[0].buffer.width}, {slot_stride}"
         return [
-            f"{kernel}(s.worker, s.num_tokens, {c['top_k']}, {ids}, {x}, {call.operands[0].buffer.width}, {slot_stride},",
+            f"{kernel}(s.worker, s.num_tokens, {c['top_k']}, {ids}, {x}, {strides},",
             f"    s.weight({text['w0']}), s.model.scratch.data(), StoreRows<{c['n']}>{{{out}}});",
         ]
 
@@ -206,10 +227,11 @@ class _Emitter:
         for position in range(3):
             parts.append(f"{self._operand(call, position, text)}, {call.operands[position].buffer.width}")
         sinks = f"s.values<float>({text['w0']})" if call.weights else "nullptr"
+        out = self._output(call, 0, text)
         self.scratch[f"attention_scratch_bytes<{config}, KV>(options->num_threads)"] = None
         return [
             f"attention<{config}, KV, {out_type}>(s.worker, s.batch, {', '.join(parts)}, {sinks},",
-            f"    s.model.kv_cache[{text['kv']}].data(), s.model.scratch.data(), {self._output(call, 0, text)}, {call.outputs[0].width});",
+            f"    s.model.kv_cache[{text['kv']}].data(), s.model.scratch.data(), {out}, {call.outputs[0].width});",
         ]
 
     def _select_rows(self, call: Call, text: dict[str, str]) -> list[str]:
@@ -226,7 +248,9 @@ class _Emitter:
         for position, kind in enumerate(call.constants["inputs"]):
             node = function.kernel.inputs[position]
             if kind == "w":
-                declarations.append(f"const auto* in{position} = s.values<{CTYPES[node.dtype]}>({text[f'w{weight}']});")
+                declarations.append(
+                    f"const auto* in{position} = s.values<{CTYPES[node.dtype]}>({text[f'w{weight}']});"
+                )
                 names.append(f"in{position}")
                 weight += 1
             else:
@@ -259,7 +283,11 @@ class _Emitter:
 
     def _row_function(self, function: RowFunction) -> dict[str, Any]:
         origins = list(dict.fromkeys(re.sub(r"\.\d+\b", ".*", origin) for origin in function.origins))
-        return {"origins": origins, "signature": print_signature(function.kernel, function.name), "body": function.body}
+        return {
+            "origins": origins,
+            "signature": print_signature(function.kernel, function.name),
+            "body": function.body,
+        }
 
     def _attention_name(self, call: Call) -> str:
         key = tuple(sorted(call.constants.items()))
@@ -295,6 +323,7 @@ def _count(buffer: Buffer) -> str:
 
 def _shapes(call: Call) -> str:
     """`[T, 576] → [T, 960]`."""
+
     def shape(buffer: Buffer) -> str:
         return f"[{'R' if buffer.domain == 'row' else 'T'}, {buffer.width}]"
 
@@ -308,7 +337,9 @@ def _column(call: Call, argument: str, values: list[int], used: set[str]) -> Col
         return Column("kv_cache", "int", values)
     if kind == "w":
         weight = call.weights[int(number)]
-        path = [part for part in weight.name.split("|")[0].split(".") if not part.isdigit() and part != "weight"]
+        path = [
+            part for part in weight.name.split("|")[0].split(".") if not part.isdigit() and part != "weight"
+        ]
         name = "_".join(path[-1:]) if path else "weight"
         if "|" in weight.name:
             name = "_".join(part.split(".")[-2] for part in weight.name.split("|") if "." in part)[:40]

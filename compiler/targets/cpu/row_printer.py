@@ -8,10 +8,33 @@ from pagedc.compiler.rows.affine import Affine, Var
 from pagedc.compiler.rows.kernel import Box, Expr, RowKernel, Stage
 
 CTYPES = {"float32": "float", "bfloat16": "bf16", "int32": "int32_t", "bool": "int32_t"}
-INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+INFIX = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+}
 INFIX |= {"and": "&&", "or": "||"}
-CALLS = {"exp": "math::exp", "log": "math::log", "log1p": "math::log1p", "tanh": "math::tanh", "erf": "math::erf"}
-CALLS |= {"sigmoid": "math::sigmoid", "sin": "math::sin", "cos": "math::cos", "pow": "math::pow", "sqrt": "sqrtf"}
+CALLS = {
+    "exp": "math::exp",
+    "log": "math::log",
+    "log1p": "math::log1p",
+    "tanh": "math::tanh",
+    "erf": "math::erf",
+}
+CALLS |= {
+    "sigmoid": "math::sigmoid",
+    "sin": "math::sin",
+    "cos": "math::cos",
+    "pow": "math::pow",
+    "sqrt": "sqrtf",
+}
 CALLS |= {"abs": "fabsf", "floor": "floorf", "maximum": "maximum", "minimum": "minimum", "mod": "modulo"}
 CALLS |= {"floordiv": "floor_divide"}
 REDUCERS = {"sum": ("0", "+"), "max": ("-INFINITY", "max"), "min": ("INFINITY", "min")}
@@ -76,21 +99,31 @@ def _print_reduction(node: Node, box: Box, target: str, names: dict[Node, str]) 
     step = f"acc += {value};" if operator == "+" else f"acc = {operator}imum(acc, {value});"
     inner = _loops(box.reduced, [*shared, step], simd=True, clause=f" reduction({operator}:acc)")
     inner = [f"{ctype} acc = {cell};", *[line.removeprefix("  ") for line in inner], f"{cell} = acc;"]
-    return _loops(box.loops, inner, simd=False) if box.loops else ["  {", *[line if line.startswith("#") else "    " + line for line in inner], "  }"]
+    return (
+        _loops(box.loops, inner, simd=False)
+        if box.loops
+        else ["  {", *[line if line.startswith("#") else "    " + line for line in inner], "  }"]
+    )
 
 
 def _print_cumsum(node: Node, box: Box, target: str, names: dict[Node, str]) -> list[str]:
     shared, value = _expression(box.expr, names)
-    inner = _loops(box.reduced, [*shared, f"acc += {value};", f"{target}[{_affine(box.offset)}] = acc;"], simd=False)
+    inner = _loops(
+        box.reduced, [*shared, f"acc += {value};", f"{target}[{_affine(box.offset)}] = acc;"], simd=False
+    )
     inner = [f"{CTYPES[node.dtype]} acc = 0;", *[line.removeprefix("  ") for line in inner]]
-    return _loops(box.loops, inner, simd=False) if box.loops else ["  {", *[line if line.startswith("#") else "    " + line for line in inner], "  }"]
+    return (
+        _loops(box.loops, inner, simd=False)
+        if box.loops
+        else ["  {", *[line if line.startswith("#") else "    " + line for line in inner], "  }"]
+    )
 
 
 def _print_topk(node: Node, box: Box, target: str, names: dict[Node, str]) -> list[str]:
     source = box.expr.value
     if source is None or box.expr.offset is None:
         raise InternalError(f"{node.name}: its source is not stored")
-    call = f"topk_index<{source.shape[-1]}, {node.attrs['k']}>"
+    call = f"topk_index<{node.inputs[0].shape[-1]}, {node.attrs['k']}>"
     line = f"{call}({names[source]} + {_affine(box.expr.offset)}, {target} + {_affine(box.offset)});"
     return _loops(tuple(var for var in box.loops if var.size > 1), [line], simd=False)
 
@@ -150,7 +183,9 @@ class _Printer:
         if id(expr) not in self._known:
             value = self._text(expr)
             name = f"t{len(self.shared)}"
-            self.shared.append(f"const {CTYPES[expr.dtype] if expr.dtype != 'bfloat16' else 'float'} {name} = {value};")
+            self.shared.append(
+                f"const {CTYPES[expr.dtype] if expr.dtype != 'bfloat16' else 'float'} {name} = {value};"
+            )
             self._known[id(expr)] = name
         return self._known[id(expr)]
 

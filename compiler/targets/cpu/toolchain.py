@@ -10,7 +10,14 @@ from pagedc.compiler.errors import ToolchainError
 from pagedc.kernels.cpu import COMPILE_FLAGS
 
 # -fno-gnu-unique: two packages in one process must not share statics of inline templates.
-FLAGS = [*COMPILE_FLAGS, "-fno-gnu-unique", "-fvisibility=hidden", "-static-libstdc++", "-static-libgcc", "-Wall"]
+FLAGS = [
+    *COMPILE_FLAGS,
+    "-fno-gnu-unique",
+    "-fvisibility=hidden",
+    "-static-libstdc++",
+    "-static-libgcc",
+    "-Wall",
+]
 
 # What /proc/cpuinfo calls the instructions that a level uses.
 AVX2 = ["avx2", "bmi2", "f16c", "fma"]
@@ -30,7 +37,15 @@ def compiler() -> str:
 def compile_library(source: Path, output: Path, level: str) -> None:
     """Compile model.cpp to model.so. Raises ToolchainError with the compiler's first complaint."""
     march = [] if level == "generic" else [f"-march={level}"]
-    command = [compiler(), *FLAGS, *march, f"-ffile-prefix-map={source.parent}=.", "-o", str(output), str(source)]
+    command = [
+        compiler(),
+        *FLAGS,
+        *march,
+        f"-ffile-prefix-map={source.parent}=.",
+        "-o",
+        str(output),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         errors = [line for line in done.stderr.splitlines() if "error" in line]
