@@ -87,9 +87,13 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
             return writer.finish(manifest)
 
 
-def _emit(writer: PackageWriter, program: Program, checkpoint: Checkpoint, options: CompileOptions, dtype: str) -> str:
+def _emit(
+    writer: PackageWriter, program: Program, checkpoint: Checkpoint, options: CompileOptions, dtype: str
+) -> str:
     """Write model.cpp and the headers that it includes; the package imports nothing of pagedc."""
-    source = emit(program, checkpoint.name, _version(), options.cpu, "float" if dtype == "float32" else "bf16")
+    source = emit(
+        program, checkpoint.name, _version(), options.cpu, "float" if dtype == "float32" else "bf16"
+    )
     writer.write_text("model.cpp", source)
     for header in sorted(Path(cpu_kernels.__path__[0]).glob("*.h")):
         writer.write_text(f"kernels/{header.name}", header.read_text())
@@ -97,7 +101,11 @@ def _emit(writer: PackageWriter, program: Program, checkpoint: Checkpoint, optio
 
 
 def _manifest(
-    program: Program, graph: Graph, checkpoint: Checkpoint, options: CompileOptions, dtype: Literal["float32", "bfloat16"]
+    program: Program,
+    graph: Graph,
+    checkpoint: Checkpoint,
+    options: CompileOptions,
+    dtype: Literal["float32", "bfloat16"],
 ) -> Manifest:
     config = checkpoint.config.get_text_config()
     tokens = special_tokens(checkpoint)

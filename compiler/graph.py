@@ -1,8 +1,8 @@
 """The intermediate representation: a list of nodes over per-token values.
 
-A value has a *domain*: `token` (one per token of the flat batch, its shape is that of one token), `row` (one per sampled
-row), or `const` (the same for all). No shape holds the token axis: each value at token t depends only on values at token t,
-except through an anchor. Two kinds of op:
+A value has a *domain*: `token` (one per token of the flat batch, its shape is that of one token), `row` (one
+per sampled row), or `const` (the same for all). No shape holds the token axis: each value at token t depends
+only on values at token t, except through an anchor. Two kinds of op:
 
 - anchors, worth a kernel of their own: `embedding`, `linear`, `grouped_linear`, `attention`;
 - row ops: pointwise, reductions, and index maps, which fuse without rules.
@@ -19,28 +19,10 @@ Domain = Literal["const", "token", "row"]
 DType = Literal["float32", "bfloat16", "int32", "bool"]
 Shape = tuple[int, ...]
 
-UNARY = frozenset(
-    [
-        "neg",
-        "abs",
-        "exp",
-        "log",
-        "log1p",
-        "sin",
-        "cos",
-        "tanh",
-        "erf",
-        "sqrt",
-        "rsqrt",
-        "sigmoid",
-        "reciprocal",
-    ]
-    + ["floor", "not", "cast"]
-)
-BINARY = frozenset(
-    ["add", "sub", "mul", "div", "pow", "maximum", "minimum", "mod", "floordiv"]
-    + ["eq", "ne", "lt", "le", "gt", "ge", "and", "or"]
-)
+TRANSCENDENTAL = frozenset(["exp", "log", "log1p", "sin", "cos", "tanh", "erf", "sigmoid"])
+UNARY = TRANSCENDENTAL | {"neg", "abs", "sqrt", "rsqrt", "reciprocal", "floor", "not", "cast"}
+ARITHMETIC = frozenset(["add", "sub", "mul", "div", "pow", "maximum", "minimum", "mod", "floordiv"])
+BINARY = ARITHMETIC | {"eq", "ne", "lt", "le", "gt", "ge", "and", "or"}
 POINTWISE = UNARY | BINARY | {"where"}
 REDUCE = frozenset(["sum", "max", "min", "cumsum"])
 INDEX = frozenset(["reshape", "permute", "slice", "cat", "expand", "iota"])
@@ -196,7 +178,8 @@ def _short(value: Any) -> str:
 
 
 def _verify_domain(node: Node) -> None:
-    domains = {value.domain for value in node.inputs} - {"const"}
+    domains: set[Domain] = {value.domain for value in node.inputs} - {"const"}
+    expected: set[Domain]
     if node.op == "select_rows":
         expected = {"token"}
     elif node.op in LEAVES:

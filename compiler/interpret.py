@@ -58,11 +58,13 @@ BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "and": np.logical_and,
     "or": np.logical_or,
 }
+REDUCE: dict[str, np.ufunc] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
 
 def evaluate(node: Node, parameters: Callable[[str], Array]) -> Array:
     """The value of a node of the const domain; `parameters` gives a parameter by name."""
-    return _Interpreter(parameters, {}, 1).value(node)[0]
+    value: Array = _Interpreter(parameters, {}, 1).value(node)[0]
+    return value
 
 
 def run(
@@ -110,7 +112,7 @@ class _Interpreter:
                 stack.pop()
         return self.values[root]
 
-    def _apply(self, node: Node, args: list[Array]) -> Array:
+    def _apply(self, node: Node, args: list[Array]) -> Any:
         attrs = node.attrs
         match node.op:
             case "input":
@@ -135,9 +137,7 @@ class _Interpreter:
                 return np.where(*_aligned(args))
             case "sum" | "max" | "min":
                 axes = tuple(axis + 1 for axis in attrs["axes"])
-                return {"sum": np.sum, "max": np.max, "min": np.min}[node.op](
-                    args[0], axis=axes, keepdims=True
-                )
+                return REDUCE[node.op].reduce(args[0], axis=axes, keepdims=True)
             case "cumsum":
                 return np.cumsum(args[0], axis=attrs["axes"][0] + 1)
             case "reshape":
@@ -189,7 +189,8 @@ def causal_attention(args: list[Array], scale: float, window: int, softcap: floa
         )
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
-    return np.einsum("hts,shd->thd", weights[..., : len(q)], np.repeat(v, group, 1))
+    out: Array = np.einsum("hts,shd->thd", weights[..., : len(q)], np.repeat(v, group, 1))
+    return out
 
 
 def round_bfloat16(x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""From the graph to a program: which row ops make one kernel, which values live in memory, which calls run in what order."""
+"""From the graph to a program: what makes one kernel, what lives in memory, what runs when."""
 
 from collections.abc import Callable
 
@@ -63,12 +63,21 @@ class _Lowering:
         self.graph.nodes.extend(copies.values())
 
     def _flat(self, value: Node, copies: dict[Node, Node], whole: bool) -> Node:
-        """The value, or a copy; `whole` wants a buffer of its own, since rows of several vectors have no stride."""
+        """The value, or a copy; `whole` wants a buffer of its own: rows of several vectors have no stride."""
         view = self._view(value)
         if value.domain == "const" or (view is not None and (not whole or view[0].size == value.size)):
             return value
         if value not in copies:
-            copies[value] = Node("cast", (value,), value.shape, value.dtype, value.domain, {}, value.origin, f"{value.name}_copy")
+            copies[value] = Node(
+                "cast",
+                (value,),
+                value.shape,
+                value.dtype,
+                value.domain,
+                {},
+                value.origin,
+                f"{value.name}_copy",
+            )
         return copies[value]
 
     def _view(self, value: Node) -> tuple[Node, int] | None:
@@ -108,7 +117,10 @@ class _Lowering:
         """What depends on positions and token ids only is computed once, before everything."""
         early: set[Node] = set()
         for node in self.graph.nodes:
-            if node.domain == "token" and (node.op == "input" or (node.is_row_op and all(v in early or v.domain == "const" for v in node.inputs))):
+            if node.domain == "token" and (
+                node.op == "input"
+                or (node.is_row_op and all(v in early or v.domain == "const" for v in node.inputs))
+            ):
                 early.add(node)
         nodes = [node for node in self.graph.nodes if node in early and _is_computed(node)]
         self._kernel(nodes)
@@ -127,7 +139,13 @@ class _Lowering:
             needed.add(node)
             stack.extend(node.inputs)
         for domain in ("token", "row"):
-            self._kernel([node for node in self.graph.nodes if node in needed and _is_computed(node) and node.domain == domain])
+            self._kernel(
+                [
+                    node
+                    for node in self.graph.nodes
+                    if node in needed and _is_computed(node) and node.domain == domain
+                ]
+            )
 
     def _kernel(self, nodes: list[Node]) -> None:
         if not nodes:
@@ -137,7 +155,9 @@ class _Lowering:
         kernel = build_kernel(nodes, outputs)
         if sum(node.size for node in kernel.locals) > MAX_LOCALS:
             largest = max(kernel.locals, key=lambda node: node.size)
-            raise UnsupportedError(f"{largest.op} at {largest.origin}: {largest.size} values of one token in a row kernel")
+            raise UnsupportedError(
+                f"{largest.op} at {largest.origin}: {largest.size} values of one token in a row kernel"
+            )
         self.done |= inside
         function = self._function(kernel, nodes)
         call = Call("rows", function.origins[-1], {"function": function.name})
@@ -152,8 +172,10 @@ class _Lowering:
         self.program.calls.append(call)
 
     def _is_read_outside(self, node: Node, inside: set[Node]) -> bool:
-        return node is self.graph.logits or any(reader not in inside for reader in self.readers.get(node, ())) or any(
-            node in _roots(value) for value in [self.graph.logits] if value.op in FREE
+        return (
+            node is self.graph.logits
+            or any(reader not in inside for reader in self.readers.get(node, ()))
+            or any(node in _roots(value) for value in [self.graph.logits] if value.op in FREE)
         )
 
     def _function(self, kernel: RowKernel, nodes: list[Node]) -> RowFunction:
@@ -177,13 +199,23 @@ class _Lowering:
                 call.weights = [self._weight(table, table.attrs.get("format", "f32"))]
             case "linear":
                 x, weight = node.inputs
-                call.constants = {"n": weight.shape[0], "k": weight.shape[1], "count": x.size // weight.shape[1]}
+                call.constants = {
+                    "n": weight.shape[0],
+                    "k": weight.shape[1],
+                    "count": x.size // weight.shape[1],
+                }
                 call.operands = [self._operand(x)]
                 call.weights = [self._weight(weight, weight.attrs["format"])]
             case "grouped_linear":
                 x, index, weight = node.inputs
-                experts, n, k = weight.shape
-                call.constants = {"experts": experts, "n": n, "k": k, "top_k": index.size, "shared_x": x.size == k}
+                experts, rows, columns = weight.shape
+                call.constants = {
+                    "experts": experts,
+                    "n": rows,
+                    "k": columns,
+                    "top_k": index.size,
+                    "shared_x": x.size == columns,
+                }
                 call.operands = [self._operand(x), self._operand(index)]
                 call.weights = [self._weight(weight, weight.attrs["format"])]
             case "attention":
@@ -220,7 +252,7 @@ class _Lowering:
         return self.buffers[node]
 
     def _weight(self, node: Node, layout: str) -> Weight:
-        """One tensor may be read as a table by one kernel and value by value by another: it is stored in both layouts."""
+        """A tensor that one kernel reads as a table and another value by value is stored in both layouts."""
         if (node, layout) not in self.weights:
             name = node.attrs["name"] if node.op == "parameter" else node.name
             if any(weight.name == name for weight in self.weights.values()):

@@ -1,4 +1,4 @@
-"""Find the repeated layer: the longest run of calls that recurs with other weights becomes a function and a loop."""
+"""Find the repeated layer: calls that recur with other weights become a function and a loop."""
 
 from dataclasses import dataclass, field
 from typing import Any

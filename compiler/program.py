@@ -1,9 +1,9 @@
-"""A program: the graph as a list of calls to kernels over planned buffers. Both targets print this one structure."""
+"""A program: the graph as a list of calls to kernels over planned buffers, which a target prints."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pagedc.compiler.graph import DType, Domain, Node
+from pagedc.compiler.graph import Domain, DType, Node
 from pagedc.compiler.rows.kernel import RowKernel
 
 
@@ -50,7 +50,7 @@ class Operand:
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One kernel at work. `constants` specialise it; operands, weights and outputs may differ from layer to layer."""
+    """One kernel at work. `constants` specialise it; operands, weights and outputs may differ by layer."""
 
     kind: Literal["embedding", "linear", "grouped_linear", "attention", "rows", "select_rows"]
     origin: str
@@ -68,7 +68,9 @@ class Call:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for calls that differ in weights, buffers and layer only."""
-        views = tuple((operand.offset, operand.buffer.width, operand.buffer.dtype) for operand in self.operands)
+        views = tuple(
+            (operand.offset, operand.buffer.width, operand.buffer.dtype) for operand in self.operands
+        )
         stores = tuple((buffer.width, buffer.dtype, buffer.domain) for buffer in self.outputs)
         formats = tuple((weight.format, weight.shape) for weight in self.weights)
         return self.kind, tuple(sorted(self.constants.items())), views, stores, formats

@@ -1,7 +1,7 @@
 """Round a matrix to integer codes, group by group, with the scale that loses least.
 
-Round to nearest over a small search of clipped ranges per group, by squared error (as in GGML's quantisers and in HQQ's
-grid start): the extremes of a group of 32 are often not worth their share of the grid.
+Round to nearest over a small search of clipped ranges per group, by squared error (as in GGML's quantisers
+and in HQQ's grid start): the extremes of a group of 32 are often not worth their share of the grid.
 """
 
 import torch

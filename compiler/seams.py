@@ -1,6 +1,7 @@
-"""The two seams through which a traced module hands over its anchors: transformers' own attention and experts interfaces.
+"""The two seams through which a traced module hands over its anchors.
 
-Both are registered under the name "pagedc"; each call becomes one custom op in the trace. Importing this module registers them.
+They are transformers' own attention and experts interfaces, under the name "pagedc"; each call becomes one
+custom op in the trace. Importing this module registers them.
 """
 
 from typing import Any
@@ -25,7 +26,7 @@ def attention(
     window: int,
     softcap: float,
 ) -> torch.Tensor:
-    """q [1, H, T, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] → [1, T, H, Dv]; stands for causal attention in a trace."""
+    """q [1, H, T, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] → [1, T, H, Dv]; a causal attention to trace."""
     raise RuntimeError("traced only")
 
 
@@ -38,7 +39,7 @@ def _(
 
 @torch.library.custom_op("pagedc::grouped_linear", mutates_args=())
 def grouped_linear(x: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """x [T, K] or [T, top_k, K], index [T, top_k], weight [E, N, K] → [T, top_k, N]: each slot by its expert's matrix."""
+    """x [T, K] or [T, top_k, K], index [T, top_k], weight [E, N, K] → [T, top_k, N], a matrix a slot."""
     raise RuntimeError("traced only")
 
 
@@ -94,13 +95,15 @@ def experts_forward(
     *_: Any,
     **__: Any,
 ) -> torch.Tensor:
-    """What a module calls in place of its loop over experts; the flags are those of `use_experts_implementation`."""
+    """What a module calls in place of its loop over experts, by `use_experts_implementation`'s flags."""
 
     def expert_weight(weight: torch.Tensor) -> torch.Tensor:
         return weight.transpose(1, 2) if self.is_transposed else weight
 
     def linear(x: torch.Tensor, name: str) -> torch.Tensor:
-        out = torch.ops.pagedc.grouped_linear(x, top_k_index, expert_weight(getattr(self, name)))
+        out: torch.Tensor = torch.ops.pagedc.grouped_linear(
+            x, top_k_index, expert_weight(getattr(self, name))
+        )
         if self.has_bias:
             out = out + torch.ops.pagedc.grouped_bias(top_k_index, getattr(self, name + "_bias"))
         return out
@@ -112,7 +115,8 @@ def experts_forward(
     else:
         hidden = self.act_fn(linear(hidden_states, "up_proj"))
     out = linear(hidden, "down_proj")
-    return (out * top_k_weights.to(out.dtype).unsqueeze(-1)).sum(1).to(hidden_states.dtype)
+    weighted: torch.Tensor = out * top_k_weights.to(out.dtype).unsqueeze(-1)
+    return weighted.sum(1).to(hidden_states.dtype)
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attention_forward)

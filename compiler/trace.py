@@ -1,7 +1,8 @@
 """From a config to a graph: the module is built on the meta device, exported over T tokens, and imported.
 
-No weight exists at any point. Buffers that a module computes when it is built (rotary frequencies and the like) are real:
-they are found by building the module a second time with everything but its parameters on the CPU.
+No weight exists at any point. Buffers that a module computes when it is built (rotary frequencies and the
+like) are real: they are found by building the module a second time with everything but its parameters on the
+CPU.
 """
 
 import contextlib
@@ -42,7 +43,7 @@ class _CausalLM(torch.nn.Module):
 
 
 class _NoParameterMemory(TorchFunctionMode):
-    """`torch.empty`, which modules use for their parameters, gives meta tensors; computed buffers stay real."""
+    """`torch.empty`, which modules use for parameters, gives meta tensors; computed buffers stay real."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

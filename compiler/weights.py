@@ -29,7 +29,11 @@ class WeightPacker:
 
     def format_of(self, node: Node) -> str:
         """The packed layout of a matrix."""
-        if self.checkpoint.quantization != "none" and self.quantization == "auto" and "source" not in node.attrs:
+        if (
+            self.checkpoint.quantization != "none"
+            and self.quantization == "auto"
+            and "source" not in node.attrs
+        ):
             tensor = self.checkpoint.read(node.attrs["name"])
             if isinstance(tensor, QuantizedTensor) and tensor.codes.ndim == 2:
                 minimum = "_min" if tensor.minimums is not None else ""
@@ -40,7 +44,9 @@ class WeightPacker:
 
     def entries(self, weights: list[Weight]) -> list[WeightEntry]:
         """Names and sizes, before anything is read."""
-        return [WeightEntry(weight.name, "U8", (self._bytes(weight),), self._bytes(weight)) for weight in weights]
+        return [
+            WeightEntry(weight.name, "U8", (self._bytes(weight),), self._bytes(weight)) for weight in weights
+        ]
 
     def arrays(self, weights: list[Weight]) -> Iterator[Array]:
         """The packed bytes, in order."""
@@ -65,7 +71,9 @@ class WeightPacker:
 
     def _raw(self, node: Node) -> Array:
         array = self._float(node)
-        return np.ascontiguousarray(array, np.int32 if node.dtype in ("int32", "bool") else np.float32).reshape(-1)
+        return np.ascontiguousarray(
+            array, np.int32 if node.dtype in ("int32", "bool") else np.float32
+        ).reshape(-1)
 
     def _float(self, node: Node) -> Array:
         if node.op == "constant":
@@ -96,7 +104,9 @@ def _stack(parts: list[torch.Tensor | QuantizedTensor]) -> torch.Tensor | Quanti
         minimums = None
         if first.minimums is not None:
             minimums = torch.cat([part.minimums for part in quantized if part.minimums is not None])
-        codes, scales = (torch.cat([getattr(part, name) for part in quantized]) for name in ("codes", "scales"))
+        codes, scales = (
+            torch.cat([getattr(part, name) for part in quantized]) for name in ("codes", "scales")
+        )
         return QuantizedTensor(codes, scales, minimums, first.group_size, first.bits)
     return torch.cat([part.dequantize() if isinstance(part, QuantizedTensor) else part for part in parts])
 
@@ -117,4 +127,6 @@ def _pack(tensor: torch.Tensor | QuantizedTensor, name: str) -> Array:
         raise UnsupportedError(f"a weight of shape {list(tensor.shape)} in a linear")
     if kind.bits == 32:
         return layout.pack_float32(tensor.float().contiguous().numpy())
-    return layout.pack_bfloat16(tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16))
+    return layout.pack_bfloat16(
+        tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16)
+    )

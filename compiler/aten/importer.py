@@ -1,12 +1,13 @@
 """Walk an exported program and build the graph.
 
-The trace runs over one flat sequence of T tokens, T symbolic. Each tensor has the token axis at most once; the importer
-notes where, takes it out of the shape, and hands each op to its function in the table. Only what the logits depend on is
-read, so dead code in a module costs nothing and refuses nothing.
+The trace runs over one flat sequence of T tokens, T symbolic. Each tensor has the token axis at most once;
+the importer notes where, takes it out of the shape, and hands each op to its function in the table. Only what
+the logits depend on is read, so dead code in a module costs nothing and refuses nothing.
 """
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ TABLE: dict[str, OpFunction] = {}
 
 
 def op(*names: str) -> Callable[[OpFunction], OpFunction]:
-    """Register a function for these ATen ops: f(importer, *arguments, **keywords) -> Value or tuple of them."""
+    """Register a function for ATen ops: f(importer, *arguments, **keywords) -> Value or tuple of them."""
 
     def register(function: OpFunction) -> OpFunction:
         TABLE.update(dict.fromkeys(names, function))
@@ -58,8 +59,10 @@ class NoRuleError(Exception):
 class Importer:
     """State of one import; the functions of the table build on its methods."""
 
-    def __init__(self, program: ExportedProgram, buffers: dict[str, torch.Tensor], names: dict[str, str]) -> None:
-        """`buffers` holds the real values of computed buffers; `names` the one name of each, perhaps tied, parameter."""
+    def __init__(
+        self, program: ExportedProgram, buffers: dict[str, torch.Tensor], names: dict[str, str]
+    ) -> None:
+        """`buffers`: values of the computed ones; `names`: the one name of each, perhaps tied, parameter."""
         self.graph = Graph()
         self.program = program
         self.buffers = buffers
@@ -233,11 +236,11 @@ class Importer:
         for spec in self.program.graph_signature.input_specs:
             name, target = spec.arg.name, spec.target
             if spec.kind == InputKind.USER_INPUT:
-                table[name] = lambda name=name: self._input(name)
+                table[name] = partial(self._input, name)
             elif spec.kind == InputKind.PARAMETER:
-                table[name] = lambda target=target: self._parameter(target)
+                table[name] = partial(self._parameter, target)
             else:
-                table[name] = lambda target=target: self._buffer(target)
+                table[name] = partial(self._buffer, target)
         return table
 
     def _input(self, name: str) -> Value:

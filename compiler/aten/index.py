@@ -66,7 +66,7 @@ def slice_(
     return _slice(importer, x, dim, first, last, step)
 
 
-def _bound(bound: Any, size: int, default: int) -> int:
+def _bound(bound: int | None, size: int, default: int) -> int:
     if bound is None:
         return default
     return max(0, bound + size) if bound < 0 else min(bound, size)
@@ -76,7 +76,7 @@ def _slice(importer: Importer, x: Value, dim: int, start: int, stop: int, step: 
     size = -(-(stop - start) // step)
     if size == x.shape[dim]:
         return x
-    shape = x.shape[:dim] + (size,) + x.shape[dim + 1 :]
+    shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
     if size == 0:
         return Value(x.node, shape)  # nothing of it is read: a join drops it
     axis = importer.axis(x, dim)
@@ -131,7 +131,7 @@ def _cat(importer: Importer, values: Sequence[Value], dim: int, shape: tuple[int
     sizes = [value.shape[dim] for value in values]
     nodes = []
     for value, size in zip(values, sizes, strict=True):
-        nodes.append(importer.broadcast_one(value, shape[:dim] + (size,) + shape[dim + 1 :]))
+        nodes.append(importer.broadcast_one(value, (*shape[:dim], size, *shape[dim + 1 :])))
     if len(nodes) == 1:
         return Value(nodes[0], shape)
     axis = dim - (TOKENS in shape[:dim])
@@ -141,7 +141,7 @@ def _cat(importer: Importer, values: Sequence[Value], dim: int, shape: tuple[int
 @op("aten.stack")
 def stack(importer: Importer, values: Sequence[Value], dim: int = 0) -> Value:
     dim %= len(importer.out_shape())
-    parts = [importer.reshape(value, value.shape[:dim] + (1,) + value.shape[dim:]) for value in values]
+    parts = [importer.reshape(value, (*value.shape[:dim], 1, *value.shape[dim:])) for value in values]
     return _cat(importer, parts, dim, importer.out_shape())
 
 
@@ -199,7 +199,7 @@ def repeat(importer: Importer, x: Value, repeats: Sequence[int]) -> Value:
     split: list[int] = []
     split_target: list[int] = []
     for size, total in zip(padded, shape, strict=True):
-        if size == TOKENS or size == total:
+        if size in (TOKENS, total):
             split, split_target = [*split, size], [*split_target, size]
         else:
             split, split_target = [*split, 1, size], [*split_target, total // size, size]
@@ -213,8 +213,8 @@ def repeat_interleave(importer: Importer, x: Value, repeats: Any, dim: int | Non
         raise importer.unsupported("repeats that are not a number along one axis")
     dim %= len(x.shape)
     importer.axis(x, dim)
-    wide = importer.reshape(x, x.shape[: dim + 1] + (1,) + x.shape[dim + 1 :])
-    target = x.shape[: dim + 1] + (repeats,) + x.shape[dim + 1 :]
+    wide = importer.reshape(x, (*x.shape[: dim + 1], 1, *x.shape[dim + 1 :]))
+    target = (*x.shape[: dim + 1], repeats, *x.shape[dim + 1 :])
     return importer.reshape(_expand(importer, wide, target), importer.out_shape())
 
 
@@ -258,7 +258,7 @@ def gather(importer: Importer, x: Value, dim: int, index: Value, **_: Any) -> Va
 
 @op("aten.scatter")
 def scatter(importer: Importer, x: Value, dim: int, index: Value, source: Any, **_: Any) -> Value:
-    """out[.., i, ..] = source where any index equals i: a comparison against each position, reduced over the indexes."""
+    """out[.., i, ..] = source where any index equals i: each position compared with all indexes."""
     axis = importer.axis(index, dim)
     if axis != len(index.node.shape) - 1:
         raise importer.unsupported("a scatter along another axis than the last")

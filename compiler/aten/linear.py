@@ -39,7 +39,7 @@ def matmul(importer: Importer, a: Value, b: Value) -> Value:
 
 
 def _product(importer: Importer, a: Value, b: Value) -> Value:
-    """A small product inside a token, as a sum of elementwise products: [.., M, K] and [.., K, N] → [.., M, K, N] → [.., M, N]."""
+    """A product inside a token, as a sum of products: [.., M, K], [.., K, N] → [.., M, K, N] → [.., M, N]."""
     if a.shape[-1] == TOKENS or b.shape[-2] == TOKENS:
         raise importer.unsupported("a product summed over tokens")
     left = importer.reshape(a, (*a.shape, 1))

@@ -1,8 +1,8 @@
 """Passes: each a function from a graph to the number of its changes, one a file.
 
-Invariants: a pass leaves the graph topologically sorted and verified; it never reads a weight; a pass that does not apply
-returns 0. Row ops need no rules: they fuse when the graph is lowered, whatever they are. Passes exist for what changes an
-anchor, and to bring the graph into one spelling.
+Invariants: a pass leaves the graph topologically sorted and verified; it never reads a weight; a pass that
+does not apply returns 0. Row ops need no rules: they fuse when the graph is lowered, whatever they are.
+Passes exist for what changes an anchor, and to bring the graph into one spelling.
 """
 
 from collections.abc import Callable

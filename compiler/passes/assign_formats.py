@@ -1,4 +1,4 @@
-"""Choose the packed layout of every matrix before passes look at them: what the checkpoint holds, or what was asked for."""
+"""Choose the packed layout of every matrix: what the checkpoint holds, or what was asked for."""
 
 from collections.abc import Callable
 

@@ -1,11 +1,12 @@
-"""Compute what does not depend on tokens: now where it is known, when the weights are packed where it needs them."""
+"""Compute what does not depend on tokens: now, or when the weights are packed where it needs them."""
 
 import numpy as np
 
 from pagedc.compiler.graph import INDEX, Graph, Node
 from pagedc.compiler.interpret import evaluate
 
-# Ops that move no data: a row kernel reads through them, so what stands below them is stored, not its expansion.
+# Ops that move no data: a row kernel reads through them, so what stands below them is stored, not its
+# expansion.
 FREE = INDEX - {"cat", "iota"}
 
 

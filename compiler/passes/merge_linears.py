@@ -1,4 +1,4 @@
-"""linear(x, w1), linear(x, w2), …  →  slices of linear(x, rows of w1, w2, …): one pass over x, fewer barriers."""
+"""linear(x, w1), linear(x, w2), …  →  slices of linear(x, rows of w1, w2, …): fewer barriers."""
 
 from collections import defaultdict
 

@@ -1,4 +1,7 @@
-"""Round what linears read to bfloat16, once, where it is made: the kernels multiply bfloat16 by weights of any format but f32."""
+"""Round what linears read to bfloat16, once, where it is made.
+
+The kernels multiply bfloat16 by weights of any format but f32.
+"""
 
 from pagedc.compiler.graph import Graph, Node
 

@@ -1,4 +1,4 @@
-"""Compute logits for sampled rows only: the head's input is gathered to the row domain, and all after it lives there."""
+"""Compute logits for sampled rows only: the head and all after it move to the row domain."""
 
 from pagedc.compiler.graph import Graph, Node
 

@@ -227,11 +227,11 @@ class _Emitter:
         for position in range(3):
             parts.append(f"{self._operand(call, position, text)}, {call.operands[position].buffer.width}")
         sinks = f"s.values<float>({text['w0']})" if call.weights else "nullptr"
-        out = self._output(call, 0, text)
+        out = f"{self._output(call, 0, text)}, {call.outputs[0].width}"
         self.scratch[f"attention_scratch_bytes<{config}, KV>(options->num_threads)"] = None
         return [
             f"attention<{config}, KV, {out_type}>(s.worker, s.batch, {', '.join(parts)}, {sinks},",
-            f"    s.model.kv_cache[{text['kv']}].data(), s.model.scratch.data(), {out}, {call.outputs[0].width});",
+            f"    s.model.kv_cache[{text['kv']}].data(), s.model.scratch.data(), {out});",
         ]
 
     def _select_rows(self, call: Call, text: dict[str, str]) -> list[str]:
