@@ -2,7 +2,7 @@
 
 PagedcError                exit_code 1
 ├── UsageError             exit_code 2   a wrong option or argument
-├── PackageError           exit_code 4   a package that cannot be opened: corrupt, tampered, of another schema or machine
+├── PackageError           exit_code 4   cannot be opened: corrupt, tampered, of another schema or machine
 ├── EngineError            exit_code 1   the engine's process failed
 │   ├── EngineDeadError                  it died; it is being restarted
 │   └── ExecutorError                    a step failed

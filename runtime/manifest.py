@@ -1,4 +1,4 @@
-"""The manifest of a package: the one contract between the compiler that writes it and the runtime that reads it."""
+"""The manifest of a package: the one contract between the compiler and the runtime."""
 
 from pathlib import Path
 from typing import Literal

@@ -8,8 +8,10 @@ MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 1024
 
 
-class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Checked at the door: a value out of range raises ValueError that names the field, the value and the range."""
+class SamplingParams(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Checked at the door: ValueError names the field, the value and the range."""
 
     temperature: float = 1.0  # 0 = greedy
     top_p: float = 1.0
