@@ -1,5 +1,6 @@
 """From the graph to a program: what makes one kernel, what lives in memory, what runs when."""
 
+import re
 from collections.abc import Callable
 
 from pagedc.compiler.errors import InternalError, UnsupportedError
@@ -244,7 +245,7 @@ class _Lowering:
 
     def _buffer(self, node: Node) -> Buffer:
         if node not in self.buffers:
-            name = node.attrs["name"] if node.op == "input" else node.name
+            name = node.attrs["name"] if node.op == "input" else _buffer_name(node)
             buffer = Buffer(name, node.size, node.dtype, node.domain)
             self.buffers[node] = buffer
             if node.op != "input":
@@ -270,6 +271,14 @@ class _Lowering:
             for operand in call.operands:
                 operand.buffer.last = index
         self.program.logits.last = len(self.program.calls)
+
+
+def _buffer_name(node: Node) -> str:
+    """What a reader of the program would call a value: the module that made it, and the op where that says more."""
+    module = re.sub(r"\W+", "_", node.origin.rsplit(".", 1)[-1]).strip("_")
+    if node.op in ("linear", "embedding", "grouped_linear"):
+        return module or node.op
+    return "_".join(part for part in (module, node.op) if part and not part.isdigit())
 
 
 def _is_computed(node: Node) -> bool:

@@ -181,7 +181,7 @@ class _Emitter:
         values = arguments(call)
         text = {argument: names.spell(position, argument, value) for argument, value in values.items()}
         lines = getattr(self, f"_{call.kind}")(call, text)
-        origin = re.sub(r"\.\d+\.", ".*.", call.origin) if names.columns else call.origin
+        origin = re.sub(r"\.\d+\b", ".*", call.origin) if names.columns else call.origin
         comment = [f"  // {origin}: {_shapes(call)}"]
         return [*comment, *[f"  {line}" for line in lines], "  s.worker.barrier();"]
 
@@ -346,7 +346,7 @@ def _column(call: Call, argument: str, values: list[int], used: set[str]) -> Col
         comment = f"  // weight: {re.sub(r'[.][0-9]+[.]', '.*.', weight.name)[:100]}"
     else:
         buffer = call.operands[int(number)].buffer if kind == "in" else call.outputs[int(number)]
-        name, comment = f"{kind}_{re.sub(r'[^a-z]', '', buffer.name.lower())}", "  // place of a buffer"
+        name, comment = f"{kind}_{re.sub(r'[^a-z_]', '', buffer.name.lower())}", "  // place of a buffer"
     name = re.sub(r"\W", "_", name)
     unique, count = name, 1
     while unique in used:
