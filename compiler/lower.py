@@ -226,6 +226,7 @@ class _Lowering:
                     "num_kv_heads": k.shape[0],
                     "head_dim": q.shape[1],
                     "v_head_dim": v.shape[1],
+                    "has_sinks": len(node.inputs) > 3,
                     **{name: node.attrs[name] for name in ("scale", "window", "softcap")},
                 }
                 call.operands = [self._operand(value) for value in (q, k, v)]
@@ -274,7 +275,7 @@ class _Lowering:
 
 
 def _buffer_name(node: Node) -> str:
-    """What a reader of the program would call a value: the module that made it, and the op where that says more."""
+    """What a reader would call a value: the module that made it, and the op where that says more."""
     module = re.sub(r"\W+", "_", node.origin.rsplit(".", 1)[-1]).strip("_")
     if node.op in ("linear", "embedding", "grouped_linear"):
         return module or node.op

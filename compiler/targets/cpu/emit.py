@@ -11,6 +11,19 @@ from pagedc.compiler.targets.cpu.row_printer import CTYPES, print_signature
 from pagedc.kernels.cpu.layout import parse_format
 
 INT32_INPUTS = ("token_ids", "positions")
+# Names that a pointer in an emitted function must not hide.
+RESERVED = {
+    "s",
+    "t",
+    "layer",
+    "row",
+    "linear",
+    "embedding",
+    "attention",
+    "grouped_linear",
+    "select_rows",
+    "sample",
+}
 BLOCK_SIZE = 16  # tokens; kv_cache.h
 
 
@@ -71,6 +84,8 @@ class _Emitter:
         self.functions = {function.name: function for function in program.row_functions}
         self.attentions: dict[tuple[Any, ...], str] = {}
         self.scratch: dict[str, None] = {}
+        self.pointers: dict[Buffer, str] = {}  # of the function that is being printed
+        self.declarations: list[str] = []  # of the call that is being printed
 
     def render(self, name: str, version: str, level: str) -> str:
         forward, loops = self._sections()
@@ -116,6 +131,7 @@ class _Emitter:
                 in_rows = True
                 lines.append("  if (s.num_rows == 0) return;")
             lines += self._call(0, section, Names())
+        self.declarations = []
         logits = self._pointer(Operand(self.program.logits), "float", str(self.program.logits.offset))
         lines.append("  // the next token of each row")
         lines.append(
@@ -142,14 +158,12 @@ class _Emitter:
                     names.columns[position, argument] = same or column
         functions = []
         for index, calls in enumerate(loop.functions):
-            name = (
-                f"layer{suffix}"
-                if len(loop.functions) == 1
-                else f"layer{suffix}_{'abcdefghijklmnopqrstuvwxyz'[index]}"
-            )
+            name = f"layer{suffix}" if len(loop.functions) == 1 else f"layer{suffix}_{index}"
+            outside, self.pointers = self.pointers, {}
             lines = [
                 line for position, call in enumerate(calls) for line in self._call(position, call, names)
             ]
+            self.pointers = outside
             functions.append({"name": name, "lines": lines})
         rows: list[list[int]] = [
             [column.values[i] for column in columns] for i in range(len(loop.iterations))
@@ -180,7 +194,9 @@ class _Emitter:
     def _call(self, position: int, call: Call, names: Names) -> list[str]:
         values = arguments(call)
         text = {argument: names.spell(position, argument, value) for argument, value in values.items()}
+        self.declarations = []
         lines = getattr(self, f"_{call.kind}")(call, text)
+        lines = [*self.declarations, *lines]
         origin = re.sub(r"\.\d+\b", ".*", call.origin) if names.columns else call.origin
         comment = [f"  // {origin}: {_shapes(call)}"]
         return [*comment, *[f"  {line}" for line in lines], "  s.worker.barrier();"]
@@ -243,26 +259,26 @@ class _Emitter:
 
     def _rows(self, call: Call, text: dict[str, str]) -> list[str]:
         function = self.functions[call.constants["function"]]
-        names, declarations = [], []
+        names = []
         operand = weight = 0
         for position, kind in enumerate(call.constants["inputs"]):
             node = function.kernel.inputs[position]
             if kind == "w":
-                declarations.append(
-                    f"const auto* in{position} = s.values<{CTYPES[node.dtype]}>({text[f'w{weight}']});"
-                )
-                names.append(f"in{position}")
+                names.append(f"s.values<{CTYPES[node.dtype]}>({text[f'w{weight}']})")
                 weight += 1
             else:
-                declarations.append(f"const auto* in{position} = {self._operand(call, operand, text)};")
-                names.append(f"in{position} + t * {call.operands[operand].buffer.width}")
+                names.append(
+                    f"{self._operand(call, operand, text)} + t * {call.operands[operand].buffer.width}"
+                )
                 operand += 1
         for position, buffer in enumerate(call.outputs):
-            declarations.append(f"auto* out{position} = {self._output(call, position, text)};")
-            names.append(f"out{position} + t * {buffer.width}")
+            names.append(f"{self._output(call, position, text)} + t * {buffer.width}")
         count = _count(call.outputs[0])
-        run = f"for_tokens(s.worker, {count}, [&](int64_t t) {{ {function.name}({', '.join(names)}); }});"
-        return ["{", *[f"  {line}" for line in declarations], f"  {run}", "}"]
+        return [
+            f"for_tokens(s.worker, {count}, [&](int64_t t) {{",
+            f"  {function.name}({', '.join(names)});",
+            "});",
+        ]
 
     # Spelling.
 
@@ -279,7 +295,21 @@ class _Emitter:
 
     def _pointer(self, operand: Operand, ctype: str, place: str) -> str:
         offset = f" + {operand.offset}" if operand.offset else ""
-        return f"s.{operand.buffer.domain}<{ctype}>({place}){offset}"
+        return self._local(operand.buffer, ctype, place) + offset
+
+    def _local(self, buffer: Buffer, ctype: str, place: str) -> str:
+        """The variable that points at a buffer, declared where the function first uses it."""
+        if buffer not in self.pointers:
+            name = buffer.name if buffer.name.isidentifier() else f"value_{buffer.name}"
+            if buffer.name in RESERVED:
+                name = f"{name}_out"
+            taken = set(self.pointers.values())
+            self.pointers[buffer] = next(
+                unique for unique in (name, *(f"{name}_{i}" for i in range(2, 9999))) if unique not in taken
+            )
+            declaration = f"{ctype}* const {self.pointers[buffer]} = s.{buffer.domain}<{ctype}>({place});"
+            self.declarations.append(declaration)
+        return self.pointers[buffer]
 
     def _row_function(self, function: RowFunction) -> dict[str, Any]:
         origins = list(dict.fromkeys(re.sub(r"\.\d+\b", ".*", origin) for origin in function.origins))
@@ -301,15 +331,15 @@ class _Emitter:
 
     def _attention_facts(self, call: Call) -> dict[str, Any]:
         facts = dict(call.constants)
-        facts["scale"], facts["softcap"] = (f"{facts[name]:.9g}" for name in ("scale", "softcap"))
         facts["scale"], facts["softcap"] = (_float(facts[name]) for name in ("scale", "softcap"))
         facts["name"] = self._attention_name(call)
-        facts["has_sinks"] = "true" if call.weights else "false"
+        facts["has_sinks"] = str(facts["has_sinks"]).lower()
         facts["block_bytes"] = kv_block_bytes(call, self.kv_type)
         return facts
 
 
-def _float(text: str) -> str:
+def _float(number: float) -> str:
+    text = f"{number:.9g}"
     return f"{text}f" if any(character in text for character in ".e") else f"{text}.0f"
 
 
