@@ -11,7 +11,6 @@ from pagedc.compiler.options import (
     DType,
     Quantization,
     Target,
-    Tune,
     default_output,
 )
 from pagedc.compiler.progress import Progress, SilentProgress
@@ -26,7 +25,6 @@ class CompileKeywords(TypedDict, total=False):
     max_model_len: int | None
     max_num_seqs: int
     max_num_batched_tokens: int
-    tune: Tune
     cpu: CpuLevel
     random_weights: bool
     dump_ir: Path | None

@@ -16,7 +16,6 @@ from pagedc.compiler.options import (
     DType,
     Quantization,
     Target,
-    Tune,
     default_output,
     default_threads,
 )
@@ -51,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="pagedc", allow_abbrev=False)
     commands = parser.add_subparsers(required=True)
     _add_compile(commands.add_parser("compile", help="compile a model into a package", allow_abbrev=False))
-    _add_report(commands.add_parser("report", help="show what was tuned", allow_abbrev=False))
+    _add_report(commands.add_parser("report", help="show what a compile made", allow_abbrev=False))
     _add_verify(commands.add_parser("verify", help="measure a package against its model", allow_abbrev=False))
     return parser
 
@@ -98,17 +97,11 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
         help="tokens in a step (default: %(default)s)",
     )
     add(
-        "--tune",
-        choices=get_args(Tune),
-        default="quick",
-        help="how long to time kernels (default: %(default)s)",
-    )
-    add(
         "--threads",
         type=int,
         metavar="N",
         default=default_threads(),
-        help="to compile and tune with (%(default)s)",
+        help="to compile with (%(default)s)",
     )
     add("--random-weights", action="store_true", help="draw the weights: a config alone is enough")
     add("--dump-ir", type=Path, metavar="DIR", help="write the graph after each phase, one text file each")
@@ -126,7 +119,6 @@ def _compile(arguments: argparse.Namespace) -> int:
         max_model_len=arguments.max_model_len,
         max_num_seqs=arguments.max_num_seqs,
         max_num_batched_tokens=arguments.max_num_batched_tokens,
-        tune=arguments.tune,
         cpu=arguments.cpu,
         random_weights=arguments.random_weights,
         dump_ir=arguments.dump_ir,
@@ -144,9 +136,7 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Show a package's kernels: what was chosen for each, and how far it is from the machine's limit."
-    )
+    parser.description = "Show what a compile made: the package, its size, and the kernels that were timed."
     parser.set_defaults(run=_report)
     parser.add_argument("package", type=Path)
     parser.add_argument("--json", action="store_true", help="the same for a machine")

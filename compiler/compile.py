@@ -46,6 +46,7 @@ DEFAULT_MODEL_LEN = 2048  # of a config that names no longest sequence
 def compile_model(options: CompileOptions, progress: Progress) -> Path:
     """Compile a checkpoint into a package directory and return its path. Raises a CompileError."""
     toolchain.compiler()  # before minutes are spent on what could not be finished
+    output = PackageWriter(options.output)
     with progress.phase("load") as phase:
         checkpoint = open_checkpoint(options.model, random_weights=options.random_weights)
         phase.note(f"{checkpoint.name}, {checkpoint.config.model_type}")
@@ -60,7 +61,7 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
     with progress.phase("lower") as phase:
         program = lower(graph, print_body)
         phase.note(f"{len(program.calls)} calls, {len(program.row_functions)} row kernels")
-    with PackageWriter(options.output) as writer:
+    with output as writer:
         with progress.phase("emit") as phase:
             source = _emit(writer, program, checkpoint, options, dtype)
             phase.note(f"model.cpp, {source.count(chr(10))} lines")

@@ -14,7 +14,6 @@ from pagedc.compiler.errors import OptionError
 Target = Literal["cpu"]
 DType = Literal["auto", "float32", "bfloat16"]
 Quantization = Literal["auto", "none", "int8", "int4"]
-Tune = Literal["none", "quick", "full"]
 CpuLevel = Literal["native", "x86-64-v3", "x86-64-v4"]
 
 PACKAGE_SUFFIX = ".pagedc"
@@ -46,7 +45,6 @@ class CompileOptions:
     max_model_len: int | None = None  # None = the model's own
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
-    tune: Tune = "quick"
     cpu: CpuLevel = "native"
     random_weights: bool = False
     dump_ir: Path | None = None
@@ -58,7 +56,6 @@ class CompileOptions:
         _check_choice("target", self.target, get_args(Target))
         _check_choice("dtype", self.dtype, get_args(DType))
         _check_choice("quantize", self.quantize, get_args(Quantization))
-        _check_choice("tune", self.tune, get_args(Tune))
         _check_choice("cpu", self.cpu, get_args(CpuLevel))
         if self.max_model_len is not None:
             _check_count("max_model_len", self.max_model_len, 2**24)

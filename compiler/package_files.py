@@ -25,7 +25,7 @@ FILES = {
     "weights/": "packed for those kernels, memory-mapped",
     "tokenizer/": "vocabulary, chat template, generation defaults",
     "graph.onnx": "the fused graph in standard operators; opens in Netron",
-    "tuning.json": "every kernel that was timed, and what was chosen",
+    "tuning.json": "the kernels that were timed, if any, and what was chosen",
     "report.html": "the same as a page",
     "serve": "starts the server",
     "Dockerfile": "an image of this folder",

@@ -1,4 +1,4 @@
-"""What a compile tells at its end, and `pagedc report` again later: each kernel, and what was chosen for it.
+"""What a compile tells at its end, and `pagedc report` later: the package, and each kernel that was timed.
 
 The rows lie in the package as tuning.json; a table and `--json` are two prints of the same rows.
 """
@@ -34,7 +34,7 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that was tuned, on one machine."""
 
     device: str
-    mode: str  # the value of --tune
+    mode: str  # "none" = no kernel was timed, each is its default
     kernels: list[TunedKernel] = []
     read_bandwidth: float | None = None  # bytes a second, measured beside the kernels
 
@@ -91,6 +91,8 @@ def print_report(console: "Console", package: Path, seconds: float | None = None
     manifest, tuning = load_manifest(package), load_tuning(package)
     if tuning.kernels:
         console.print(_table(tuning))
+    else:
+        console.print("no kernel was timed: each is the default of its shape and instructions")
     size = sum(entry.size for entry in manifest.files.values())
     weights = (
         f"{manifest.dtype} weights" if manifest.quantization == "none" else manifest.quantization + " weights"

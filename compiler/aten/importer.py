@@ -278,7 +278,11 @@ class Importer:
         arguments, keywords = torch.fx.map_arg(
             (node.args, node.kwargs), lambda argument: self.values[argument]
         )
-        return TABLE[_op_name(node)](self, *arguments, **keywords)
+        try:
+            return TABLE[_op_name(node)](self, *arguments, **keywords)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            # A form of the op that its function does not know: a refusal, as an unknown op is.
+            raise self.unsupported(f"arguments without a rule in the compiler ({error})") from error
 
 
 def dtype_of(dtype: torch.dtype) -> DType:

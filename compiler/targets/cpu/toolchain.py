@@ -1,5 +1,7 @@
 """g++: what it is asked to compile for, and how it is called."""
 
+import errno
+import os
 import platform
 import re
 import shutil
@@ -27,7 +29,13 @@ NATIVE_CANDIDATES = [*AVX2, *AVX512, "avx512_bf16", "avx512_vnni", "avx512vbmi",
 
 
 def compiler() -> str:
-    """The path of g++, or of what stands for it. Raises ToolchainError."""
+    """The path of $CXX, or of g++, or of what stands for it. Raises ToolchainError."""
+    if named := os.environ.get("CXX"):
+        if path := shutil.which(named):
+            return path
+        raise ToolchainError(
+            f"CXX is {named!r}, which is no program here: unset it, or install that compiler"
+        )
     for name in ("g++", "c++", "clang++"):
         if path := shutil.which(name):
             return path
@@ -47,9 +55,12 @@ def compile_library(source: Path, output: Path, level: str) -> None:
         str(source),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No space left on device" in done.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output))
     if done.returncode != 0:
-        errors = [line for line in done.stderr.splitlines() if "error" in line]
-        raise ToolchainError(f"g++ failed on {source.name}: {errors[0] if errors else done.stderr[-300:]}")
+        lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+        errors = [line for line in lines if "error" in line]
+        raise ToolchainError(f"{command[0]} failed on {source.name}: {(errors or lines[-1:])[0]}")
 
 
 def cpu_flags() -> set[str]:
