@@ -107,7 +107,8 @@ def _from_config(config: PretrainedConfig) -> torch.nn.Module:
     except UnsupportedError:
         raise
     except Exception as error:  # a module's constructor raises whatever its code raises
-        raise UnsupportedError(
+        reason = f"its module cannot be built: {_one_line(error)}"
+        raise UnsupportedError(f"{config.model_type}: {reason}") from error
             f"{config.model_type}: its module cannot be built: {_one_line(error)}"
         ) from error
     return model.eval()  # type: ignore[no-any-return]
