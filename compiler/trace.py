@@ -109,8 +109,6 @@ def _from_config(config: PretrainedConfig) -> torch.nn.Module:
     except Exception as error:  # a module's constructor raises whatever its code raises
         reason = f"its module cannot be built: {_one_line(error)}"
         raise UnsupportedError(f"{config.model_type}: {reason}") from error
-            f"{config.model_type}: its module cannot be built: {_one_line(error)}"
-        ) from error
     return model.eval()  # type: ignore[no-any-return]
 
 
