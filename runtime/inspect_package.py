@@ -80,7 +80,7 @@ def _tables(package: Package) -> dict[str, dict[str, str]]:
         "target": {
             "kind": f"{target.kind} {target.arch}, level {target.level}",
             "needs": " ".join(target.cpu_features) or "nothing in particular",
-            "tuned on": target.device_name,
+            "built on": target.device_name,
             "program": manifest.program,
         },
         "memory": {

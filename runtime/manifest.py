@@ -37,7 +37,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arch: str  # `uname -m` for a cpu ("x86_64", "aarch64"), "sm_90" for cuda
     level: str  # the value of --cpu that was compiled: "x86-64-v4", "native", …
     cpu_features: list[str]  # flags of /proc/cpuinfo that must be present
-    device_name: str  # the machine it was tuned on
+    device_name: str  # the machine it was built on
 
 
 class KVCache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ RUNTIME_COMMANDS = {
 }
 COMPILER_COMMANDS = {
     "compile": "compile a model into a package",
-    "report": "show what was tuned and what it takes",
+    "report": "show what a compile made and what it takes",
 }
 COMMANDS = {"compile": "", **RUNTIME_COMMANDS, **COMPILER_COMMANDS}  # in the order of the help
 

@@ -34,9 +34,7 @@ PROMPTS = (1, 23, 40, 64)  # tokens of each
 @pytest.mark.parametrize("name", CONFIGS)
 def test_agrees_with_hugging_face(name: str, tmp_path: Path) -> None:
     model = save_model(name, tmp_path / "model")
-    package = pagedc.compile(
-        tmp_path / "model", tmp_path / "package", dtype="float32", tune="none", threads=1
-    )
+    package = pagedc.compile(tmp_path / "model", tmp_path / "package", dtype="float32", threads=1)
     token_ids = np.random.default_rng(0).integers(3, VOCAB_SIZE, NUM_TOKENS).tolist()
     expected = logits_of(model, token_ids)
     error = np.abs(teacher_forced(package, token_ids) - expected).max()

@@ -36,7 +36,6 @@ def test_default_output_of_this_directory_is_its_name(
         ({"target": "tpu"}, "target is 'tpu', not one of: cpu"),
         ({"dtype": "float64"}, "dtype is 'float64'"),
         ({"quantize": "int3"}, "quantize is 'int3'"),
-        ({"tune": "slow"}, "tune is 'slow'"),
         ({"cpu": "i386"}, "cpu is 'i386'"),
         ({"max_model_len": 0}, r"max_model_len is 0, not in \[1, 16777216\]"),
         ({"max_num_seqs": -1}, "max_num_seqs is -1"),
