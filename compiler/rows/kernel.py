@@ -105,8 +105,8 @@ def build_kernel(nodes: list[Node], outputs: list[Node]) -> RowKernel:
 
 
 def _insert(nodes: list[Node], node: Node) -> list[Node]:
-    root = node
-    while root.op in INDEX - {"cat"}:
+    root = node.inputs[0]
+    while root not in nodes and root.op in INDEX - {"cat", "iota"}:
         root = root.inputs[0]
     position = nodes.index(root) + 1 if root in nodes else 0
     return [*nodes[:position], node, *nodes[position:]]
