@@ -99,11 +99,7 @@ def _print_reduction(node: Node, box: Box, target: str, names: dict[Node, str]) 
     step = f"acc += {value};" if operator == "+" else f"acc = {operator}imum(acc, {value});"
     inner = _loops(box.reduced, [*shared, step], simd=True, clause=f" reduction({operator}:acc)")
     inner = [f"{ctype} acc = {cell};", *[line.removeprefix("  ") for line in inner], f"{cell} = acc;"]
-    return (
-        _loops(box.loops, inner, simd=False)
-        if box.loops
-        else ["  {", *[line if line.startswith("#") else "    " + line for line in inner], "  }"]
-    )
+    return _loops(box.loops, inner, simd=False)
 
 
 def _print_cumsum(node: Node, box: Box, target: str, names: dict[Node, str]) -> list[str]:
@@ -112,11 +108,7 @@ def _print_cumsum(node: Node, box: Box, target: str, names: dict[Node, str]) -> 
         box.reduced, [*shared, f"acc += {value};", f"{target}[{_affine(box.offset)}] = acc;"], simd=False
     )
     inner = [f"{CTYPES[node.dtype]} acc = 0;", *[line.removeprefix("  ") for line in inner]]
-    return (
-        _loops(box.loops, inner, simd=False)
-        if box.loops
-        else ["  {", *[line if line.startswith("#") else "    " + line for line in inner], "  }"]
-    )
+    return _loops(box.loops, inner, simd=False)
 
 
 def _print_topk(node: Node, box: Box, target: str, names: dict[Node, str]) -> list[str]:
@@ -130,6 +122,8 @@ def _print_topk(node: Node, box: Box, target: str, names: dict[Node, str]) -> li
 
 def _loops(loops: tuple[Var, ...], body: list[str], simd: bool, clause: str = "") -> list[str]:
     """`for` around `body`; the innermost may run in vector lanes."""
+    if not loops and len(body) > 1:  # a block: what it declares, another stage may declare too
+        return ["  {", *[line if line.startswith("#") else f"    {line}" for line in body], "  }"]
     lines: list[str] = []
     indent = "  "
     for depth, var in enumerate(loops):
