@@ -33,6 +33,7 @@ bench: $(VENV)/stamp-compiler
 	$(BIN)/python -m benchmarks.bandwidth
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.boot
+	$(BIN)/python -m benchmarks.agreement
 
 demo: $(VENV)/stamp-compiler
 	@$(BIN)/python -m examples.demo

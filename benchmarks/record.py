@@ -20,7 +20,7 @@ def write(name: str, figures: dict[str, Any]) -> Path:
     """Write results/NAME.json and print where it lies."""
     record = {
         "benchmark": name,
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": _output("git", "rev-parse", "--short", "HEAD"),
         "machine": machine(),
