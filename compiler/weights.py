@@ -36,8 +36,7 @@ class WeightPacker:
         ):
             tensor = self.checkpoint.read(node.attrs["name"])
             if isinstance(tensor, QuantizedTensor) and tensor.codes.ndim == 2:
-                minimum = "_min" if tensor.minimums is not None else ""
-                return f"int{tensor.bits}_g{tensor.group_size}{minimum}"
+                return _format(tensor)
         if self.quantization in ("int8", "int4") and node.shape[-1] % 32 == 0 and len(node.shape) == 2:
             return {"int8": "int8_g32", "int4": "int4_g32_min"}[self.quantization]
         return "f32" if self.dtype == "float32" else "bf16"
@@ -92,6 +91,11 @@ class WeightPacker:
         return self.checkpoint.read(node.attrs["name"])
 
 
+def _format(tensor: QuantizedTensor) -> str:
+    """The packed layout that holds its blocks as they are."""
+    return f"int{tensor.bits}_g{tensor.group_size}{'' if tensor.minimums is None else '_min'}"
+
+
 def _parameter(name: str) -> Node:
     return Node("parameter", (), (), "float32", "const", {"name": name})
 
@@ -99,7 +103,7 @@ def _parameter(name: str) -> Node:
 def _stack(parts: list[torch.Tensor | QuantizedTensor]) -> torch.Tensor | QuantizedTensor:
     """Rows of all parts, blocks bit for bit."""
     quantized = [part for part in parts if isinstance(part, QuantizedTensor)]
-    if len(quantized) == len(parts):
+    if len(quantized) == len(parts) and len({_format(part) for part in quantized}) == 1:
         first = quantized[0]
         minimums = None
         if first.minimums is not None:
@@ -113,16 +117,15 @@ def _stack(parts: list[torch.Tensor | QuantizedTensor]) -> torch.Tensor | Quanti
 
 def _pack(tensor: torch.Tensor | QuantizedTensor, name: str) -> Array:
     kind = layout.parse_format(name)
+    if isinstance(tensor, QuantizedTensor) and _format(tensor) != name:
+        tensor = tensor.dequantize()
     if kind.is_integer and not isinstance(tensor, QuantizedTensor):
         tensor = quantize(tensor, name)
     if isinstance(tensor, QuantizedTensor):
-        if not kind.is_integer:
-            tensor = tensor.dequantize()
-        else:
-            minimums = None if tensor.minimums is None else tensor.minimums.numpy()
-            if kind.bits == 8:
-                return layout.pack_int8(tensor.codes.numpy(), tensor.scales.numpy())
-            return layout.pack_int4(tensor.codes.numpy(), tensor.scales.numpy(), minimums)
+        if kind.bits == 8:
+            return layout.pack_int8(tensor.codes.numpy(), tensor.scales.numpy())
+        minimums = None if tensor.minimums is None else tensor.minimums.numpy()
+        return layout.pack_int4(tensor.codes.numpy(), tensor.scales.numpy(), minimums)
     if tensor.ndim != 2:
         raise UnsupportedError(f"a weight of shape {list(tensor.shape)} in a linear")
     if kind.bits == 32:
