@@ -1,0 +1,29 @@
+"""What pagedc cannot compile is refused in one line, before anything is written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from pagedc.compiler.cli import main
+
+SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 211}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "bert": ({**SMALL, "intermediate_size": 96}, "BertSelfAttention: attention that is not causal"),
+    "mamba": ({"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 211}, "MambaForCausalLM: "),
+    "t5": ({"d_model": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 211}, "t5: its module"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options, message = REFUSED[name]
+    AutoConfig.for_model(name, **options).save_pretrained(tmp_path / "model")
+    words = ["compile", str(tmp_path / "model"), "-o", str(tmp_path / "package"), "--random-weights"]
+    assert main(words) == 3
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if "error" in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("pagedc: error: " + message)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
