@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.compiler.random_rows import RandomRows
+from tests.compiler.small_graphs import Builder
 from tests.kernels.harness import compile_harness
 
 from pagedc.compiler.graph import INDEX, Graph, Node
@@ -76,3 +77,20 @@ def test_kernels_agree_with_the_interpreter(batch: int) -> None:
                 atol=3e-5,
                 err_msg=f"seed {seed}, {node}:\n{rows.graph.dump()}",
             )
+
+
+def test_a_cumulative_sum_runs_on_across_a_join() -> None:
+    """Loops over a join are cut in two; the sum must not begin again."""
+    build = Builder()
+    x = build.embedded(8)
+    both = build.add("cat", (x, build.add("tanh", (x,), (8,))), (16,), axis=0)
+    total = build.add("cumsum", (both,), (16,), axes=(0,))
+    kernel = plan(build.done(total), every=2)
+    library = compile_harness(PREAMBLE + print_entry(kernel, "total"))
+    values = build.state["p0"][:NUM_TOKENS].copy()
+    arrays = [values, *[np.zeros((NUM_TOKENS, node.size), np.float32) for node in kernel.outputs]]
+    library.run_total((ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in arrays]))
+    found = arrays[1 + kernel.outputs.index(total)]
+    np.testing.assert_allclose(
+        found, np.cumsum(np.hstack([values, np.tanh(values)]), 1), rtol=1e-5, atol=1e-5
+    )
