@@ -14,6 +14,7 @@ from pagedc.compiler.agreement import ROUNDED_FLOORS, Agreement
 from pagedc.compiler.checkpoint import QuantizedTensor
 from pagedc.compiler.errors import OptionError, VerificationError
 from pagedc.compiler.progress import SilentProgress
+from pagedc.compiler.quantize import quantize
 from pagedc.compiler.verify import (
     Verification,
     print_verification,
@@ -54,6 +55,14 @@ def test_weights_are_rounded_as_the_package_rounds_them(
         found = rounding("w", weight)
         assert found.dtype == torch.float32
         assert torch.equal(found, torch.full_like(found, expected))
+
+
+def test_weights_are_quantised_as_the_package_quantises_them() -> None:
+    packed = msgspec.structs.replace(manifest(), quantization="int8")
+    weight = torch.linspace(-1, 1, 64).view(2, 32)
+    found = rounding_of(packed)("w", weight)
+    assert torch.equal(found, quantize(weight, "int8_g32").dequantize())
+    assert not torch.equal(found, weight.bfloat16().float())
 
 
 def test_without_a_tokenizer_tokens_are_random_but_always_the_same(tmp_path: Path) -> None:
