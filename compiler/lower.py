@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 
+from pagedc.compiler.epilogues import fuse_epilogues
 from pagedc.compiler.errors import InternalError, UnsupportedError
 from pagedc.compiler.graph import INDEX, Graph, Node
 from pagedc.compiler.memory_plan import plan_memory
@@ -44,6 +45,7 @@ class _Lowering:
         self.program.weights = list(self.weights.values())
         self.program.row_functions = list(self.functions.values())
         self.program.num_attention_layers = sum(1 for _ in self.graph.anchors("attention"))
+        fuse_epilogues(self.program)
         self._lifetimes()
         plan_memory(self.program)
         return self.program

@@ -84,6 +84,7 @@ class RowFunction:
     kernel: RowKernel
     body: str
     origins: list[str] = field(default_factory=list)
+    width: int = 0  # of an epilogue: it is given a tile of a row at a time
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from pagedc.compiler.errors import InternalError
 from pagedc.compiler.outline import Loop, outline
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
 from pagedc.compiler.render import environment
@@ -219,9 +220,39 @@ class _Emitter:
         kernel = f"linear<{_cpp_format(call)}, {c['n']}, {c['k']}>"
         stride = call.operands[0].buffer.width if c["count"] == 1 else c["k"]
         count = _count(call.outputs[0]) + (f" * {c['count']}" if c["count"] > 1 else "")
-        x, out = self._operand(call, 0, text), self._output(call, 0, text)
-        store = f"StoreRows<{c['n']}>{{{out}}}"
-        return [f"{kernel}(s.worker, {count}, {x}, {stride}, s.weight({text['w0']}), {store});"]
+        x = self._operand(call, 0, text)
+        head = f"{kernel}(s.worker, {count}, {x}, {stride}, s.weight({text['w0']}),"
+        if "epilogue" in c:
+            return [
+                f"{head} [&](int64_t t, int n, const float* acc, int count) {{",
+                *self._epilogue(call, text),
+                "});",
+            ]
+        return [f"{head} StoreRows<{c['n']}>{{{self._output(call, 0, text)}}});"]
+
+    def _epilogue(self, call: Call, text: dict[str, str]) -> list[str]:
+        """The body of a linear's store: the row kernel on a tile of 16; a whole one is unrolled."""
+        function = self.functions[call.constants["epilogue"]]
+        names = []
+        operand = weight = 1
+        for node, kind in zip(function.kernel.inputs, call.constants["inputs"], strict=True):
+            shift = " + n" if node.size > 1 else ""
+            if kind == "a":
+                names.append("acc")
+            elif kind == "w":
+                names.append(f"s.values<{CTYPES[node.dtype]}>({text[f'w{weight}']}){shift}")
+                weight += 1
+            else:
+                stride = call.operands[operand].buffer.width
+                names.append(f"{self._operand(call, operand, text)} + t * {stride}{shift}")
+                operand += 1
+        for position, buffer in enumerate(call.outputs):
+            names.append(f"{self._output(call, position, text)} + t * {buffer.width} + n")
+        values = ", ".join(names)
+        return [
+            f"  if (count == 16) return {function.name}(16, {values});",
+            f"  {function.name}(count, {values});",
+        ]
 
     def _grouped_linear(self, call: Call, text: dict[str, str]) -> list[str]:
         c = call.constants
@@ -254,7 +285,7 @@ class _Emitter:
         operand = call.operands[0]
         x, out = self._operand(call, 0, text), self._output(call, 0, text)
         if operand.buffer.width != call.constants["width"] or operand.offset:
-            raise NotImplementedError("rows selected from part of a buffer")
+            raise InternalError("rows selected from part of a buffer")
         return [f"select_rows(s.worker, s.batch, {x}, {call.constants['width']}, {out});"]
 
     def _rows(self, call: Call, text: dict[str, str]) -> list[str]:
@@ -313,11 +344,11 @@ class _Emitter:
 
     def _row_function(self, function: RowFunction) -> dict[str, Any]:
         origins = list(dict.fromkeys(re.sub(r"\.\d+\b", ".*", origin) for origin in function.origins))
-        return {
-            "origins": origins,
-            "signature": print_signature(function.kernel, function.name),
-            "body": function.body,
-        }
+        signature, body = print_signature(function.kernel, function.name), function.body
+        if function.width:
+            signature = signature.replace("(", "(int count, ", 1).replace("inline", "PAGEDC_INLINE", 1)
+            body = body.replace(f" < {function.width};", " < count;")
+        return {"origins": origins, "signature": signature, "body": body}
 
     def _attention_name(self, call: Call) -> str:
         key = tuple(sorted(call.constants.items()))
