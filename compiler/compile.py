@@ -2,23 +2,24 @@
 
 import importlib.metadata
 import platform
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 import pagedc.kernels.cpu as cpu_kernels
 from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.checkpoint.base import Checkpoint
 from pagedc.compiler.checkpoint.special_tokens import special_tokens
 from pagedc.compiler.errors import OptionError
-from pagedc.compiler.graph import Graph
 from pagedc.compiler.lower import lower
 from pagedc.compiler.options import CompileOptions
 from pagedc.compiler.package_files import write_package_files
 from pagedc.compiler.passes import run_passes
 from pagedc.compiler.program import Program
-from pagedc.compiler.progress import Progress
+from pagedc.compiler.progress import Phase, Progress
 from pagedc.compiler.report import Tuning, dump_tuning
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets.cpu import toolchain
@@ -71,21 +72,23 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
             phase.note(f"model.so, {library.stat().st_size >> 10} KiB")
         with progress.phase("pack", len(program.weights)) as phase:
             entries = packer.entries(program.weights)
-
-            def packed() -> "object":
-                for array in packer.arrays(program.weights):
-                    phase.advance()
-                    yield array
-
-            write_weights(writer.path(WEIGHTS_FILE), entries, packed())  # type: ignore[arg-type]
+            arrays = _counted(packer.arrays(program.weights), phase)
+            write_weights(writer.path(WEIGHTS_FILE), entries, arrays)
             phase.note(f"{sum(entry.num_bytes for entry in entries) / 2**20:.0f} MiB")
         with progress.phase("seal"):
             for name, data in checkpoint.tokenizer_files.items():
                 writer.write_bytes(f"tokenizer/{name}", data)
             writer.write_bytes("tuning.json", dump_tuning(Tuning(toolchain.device_name(), "none")))
-            manifest = _manifest(program, graph, checkpoint, options, dtype)
+            weights_bytes = sum(entry.num_bytes for entry in entries)
+            manifest = _manifest(program, weights_bytes, checkpoint, options, dtype)
             write_package_files(writer, manifest, checkpoint.source)
             return writer.finish(manifest)
+
+
+def _counted(arrays: Iterable[NDArray[Any]], phase: Phase) -> Iterator[NDArray[Any]]:
+    for array in arrays:
+        phase.advance()
+        yield array
 
 
 def _emit(
@@ -103,7 +106,7 @@ def _emit(
 
 def _manifest(
     program: Program,
-    graph: Graph,
+    weights_bytes: int,
     checkpoint: Checkpoint,
     options: CompileOptions,
     dtype: Literal["float32", "bfloat16"],
@@ -113,7 +116,6 @@ def _manifest(
     kv_type = "float" if dtype == "float32" else "bf16"
     attentions = [call for call in program.calls if call.kind == "attention"]
     weights = [ManifestWeight(w.name, WEIGHTS_FILE, w.format, list(w.shape)) for w in program.weights]
-    packed = WeightPacker(checkpoint, dtype, options.quantize).entries(program.weights)
     max_model_len = _max_model_len(checkpoint, options)
     quantization = checkpoint.quantization if options.quantize == "auto" else options.quantize
     return Manifest(
@@ -151,7 +153,7 @@ def _manifest(
             max_num_batched_tokens=options.max_num_batched_tokens,
         ),
         memory=Memory(
-            weights_bytes=sum(entry.num_bytes for entry in packed),
+            weights_bytes=weights_bytes,
             arena_bytes_per_token=program.arena_bytes["token"],
             logits_bytes_per_row=program.arena_bytes["row"],
         ),

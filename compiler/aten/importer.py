@@ -8,7 +8,7 @@ the logits depend on is read, so dead code in a module costs nothing and refuses
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from pagedc.compiler.graph import DType, Graph, Node, Shape
 
 TOKENS = -1  # stands for T in a full shape
 
-OpFunction = Callable[..., Any]
-TABLE: dict[str, OpFunction] = {}
+OpFunction = TypeVar("OpFunction", bound=Callable[..., Any])
+TABLE: dict[str, Callable[..., Any]] = {}
 
 
 def op(*names: str) -> Callable[[OpFunction], OpFunction]:

@@ -38,19 +38,19 @@ def permute(importer: Importer, x: Value, dims: Sequence[int]) -> Value:
 def transpose(importer: Importer, x: Value, a: int, b: int) -> Value:
     dims = list(range(len(x.shape)))
     dims[a], dims[b] = dims[b], dims[a]
-    return permute(importer, x, dims)  # type: ignore[no-any-return]
+    return permute(importer, x, dims)
 
 
 @op("aten.t", "aten.numpy_T")
 def t(importer: Importer, x: Value) -> Value:
-    return permute(importer, x, list(reversed(range(len(x.shape)))))  # type: ignore[no-any-return]
+    return permute(importer, x, list(reversed(range(len(x.shape)))))
 
 
 @op("aten.movedim")
 def movedim(importer: Importer, x: Value, source: int, destination: int) -> Value:
     dims = [dim for dim in range(len(x.shape)) if dim != source % len(x.shape)]
     dims.insert(destination % len(x.shape), source % len(x.shape))
-    return permute(importer, x, dims)  # type: ignore[no-any-return]
+    return permute(importer, x, dims)
 
 
 @op("aten.slice", "aten.narrow")

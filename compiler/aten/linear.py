@@ -85,7 +85,7 @@ def index(importer: Importer, x: Value, indices: Sequence[Value | None]) -> Valu
 def index_select(importer: Importer, x: Value, dim: int, ids: Value) -> Value:
     if dim != 0:
         raise importer.unsupported(f"a selection along axis {dim} of a table")
-    return index(importer, x, [ids])  # type: ignore[no-any-return]
+    return index(importer, x, [ids])
 
 
 @op("pagedc.attention")
@@ -117,4 +117,4 @@ def grouped_linear(importer: Importer, x: Value, index: Value, weight: Value) ->
 @op("pagedc.grouped_bias")
 def grouped_bias(importer: Importer, index: Value, bias: Value) -> Value:
     """Rows of bias [E, N] by index [T, top_k] → [T, top_k, N]."""
-    return embedding(importer, bias, index)  # type: ignore[no-any-return]
+    return embedding(importer, bias, index)

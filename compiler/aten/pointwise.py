@@ -81,7 +81,7 @@ def div(importer: Importer, x: Any, y: Any, *, rounding_mode: str | None = None)
 
 @op("aten.floor_divide")
 def floor_divide(importer: Importer, x: Any, y: Any) -> Value:
-    return div(importer, x, y, rounding_mode="floor")  # type: ignore[no-any-return]
+    return div(importer, x, y, rounding_mode="floor")
 
 
 @op("aten.pow")
@@ -159,12 +159,12 @@ def clamp(importer: Importer, x: Value, min: Any = None, max: Any = None, **keyw
 
 @op("aten.clamp_min")
 def clamp_min(importer: Importer, x: Value, low: Any) -> Value:
-    return clamp(importer, x, low)  # type: ignore[no-any-return]
+    return clamp(importer, x, low)
 
 
 @op("aten.clamp_max")
 def clamp_max(importer: Importer, x: Value, high: Any) -> Value:
-    return clamp(importer, x, None, high)  # type: ignore[no-any-return]
+    return clamp(importer, x, None, high)
 
 
 @op("aten.relu", "aten.relu_")
