@@ -45,6 +45,7 @@ class Batch:
     block_tables: Int32  # [S, max_blocks]
     context_lens: Int32  # [S] tokens in the cache once this step's are stored
     query_start_loc: Int32  # [S + 1]
+    state_slots: Int32  # [S] where each sequence's state lies
     logits_rows: Int32  # [R]
     sampling: NDArray[np.void]  # [R] of SAMPLING_DTYPE
     history_tokens: Int32  # concatenated; each row of `sampling` has its slice

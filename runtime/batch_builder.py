@@ -93,6 +93,7 @@ class BatchBuilder:
             block_tables=self._fill_block_tables(schedule.sequences),
             context_lens=np.array(context_lens, np.int32),
             query_start_loc=np.array([0, *ends], np.int32),
+            state_slots=np.array([sequence.state_slot for sequence in schedule.sequences], np.int32),
             logits_rows=np.array(rows, np.int32),
             sampling=sampling.rows,
             history_tokens=sampling.history_tokens,

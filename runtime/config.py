@@ -73,10 +73,12 @@ def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | 
     if options.num_threads is not None and options.num_threads < 1:
         raise UsageError(f"num_threads is {options.num_threads}, below 1")
     max_num_rows = max_num_seqs + PROMPT_LOGPROB_ROWS
+    has_state = manifest.memory.state_bytes_per_seq > 0
     fixed = (
         manifest.memory.weights_bytes
         + manifest.memory.arena_bytes_per_token * max_num_batched_tokens
         + manifest.memory.logits_bytes_per_row * max_num_rows
+        + manifest.memory.state_bytes_per_seq * max_num_seqs
     )
     block_size, block_bytes = manifest.kv_cache.block_size, manifest.kv_cache.bytes_per_block
     blocks_per_seq = -(-max_model_len // block_size)
@@ -86,15 +88,20 @@ def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | 
         room = int(DEFAULT_KV_CACHE_SHARE * max(available_memory - fixed, 0))
     else:
         room = options.memory - fixed
-    num_blocks = min(room // block_bytes, max_num_seqs * blocks_per_seq)
-    if num_blocks < blocks_per_seq:
+    num_blocks = max_num_seqs * blocks_per_seq
+    if block_bytes > 0:  # 0: no layer attends, so blocks cost nothing
+        num_blocks = min(room // block_bytes, num_blocks)
+    if num_blocks < blocks_per_seq or room < 0:
         needed = fixed + blocks_per_seq * block_bytes
         given = f"{available_memory} bytes are free"
         if options.memory is not None:
             given = f"memory is {options.memory}"
+        state, lower = "", "max_model_len"
+        if has_state:
+            state, lower = f", the state of {max_num_seqs} sequences", "max_model_len or max_num_seqs"
         raise UsageError(
             f"{given}, but one sequence of max_model_len {max_model_len} needs {needed} bytes, {fixed} of "
-            f"them for weights and activations: lower max_model_len, or give --memory at least {needed}"
+            f"them for weights{state} and activations: lower {lower}, or give --memory at least {needed}"
         )
     return EngineConfig(
         block_size=block_size,
@@ -105,7 +112,8 @@ def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | 
         max_num_rows=max_num_rows,
         vocab_size=manifest.model.vocab_size,
         num_threads=options.num_threads if options.num_threads is not None else usable_cores(),
-        prefix_cache=options.prefix_cache,
+        # A block that is found holds keys and values, but not the state after its last token.
+        prefix_cache=options.prefix_cache and not has_state,
     )
 
 

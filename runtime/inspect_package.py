@@ -90,6 +90,7 @@ def _tables(package: Package) -> dict[str, dict[str, str]]:
             "KV cache": f"{manifest.kv_cache.dtype}, blocks of {manifest.kv_cache.block_size} tokens, "
             f"{_size(facts['kv_cache_bytes_per_token'])} a token, "
             f"{_size(facts['kv_cache_bytes_per_sequence'])} a sequence of full length",
+            **_state(manifest.memory.state_bytes_per_seq),
         },
         "limits": {
             "max_model_len": f"{limits.max_model_len:,}",
@@ -98,6 +99,12 @@ def _tables(package: Package) -> dict[str, dict[str, str]]:
         },
         "packed weights": {name: f"{count:,} values" for name, count in facts["formats"].items()},
     }
+
+
+def _state(num_bytes: int) -> dict[str, str]:
+    if num_bytes == 0:
+        return {}
+    return {"state": f"{_size(num_bytes)} a sequence; no prefix cache, for its blocks do not hold the state"}
 
 
 def _size(num_bytes: int) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 SCHEMA_VERSION = 1
-ABI_VERSION = 1
+ABI_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 
@@ -62,6 +62,7 @@ class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights_bytes: int
     arena_bytes_per_token: int
     logits_bytes_per_row: int
+    state_bytes_per_seq: int = 0  # of layers that carry state from token to token; float32
 
 
 class Weight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,11 +4,11 @@ The scheduler sees token counts and block tables, never tensors: it can be teste
 from a log.
 
 Each step takes every decoding sequence first (one token each), then spends what is left of
-`max_num_batched_tokens` on prefill, oldest first, in chunks. A sequence gets the blocks of all its tokens
-when it is admitted and one more when a decoded token needs it; when none is left, the newest sequence of the
-lowest priority is preempted: it gives back its blocks and is prefilled again later. The head of the queue is
-never passed over, so nothing starves: the oldest running sequence always proceeds, and the cache holds at
-least one sequence of any length.
+`max_num_batched_tokens` on prefill, oldest first, in chunks. A sequence gets a state slot and the blocks of
+all its tokens when it is admitted, and one more block when a decoded token needs it; when none is left, the
+newest sequence of the lowest priority is preempted: it gives everything back and is prefilled again later.
+The head of the queue is never passed over, so nothing starves: the oldest running sequence always proceeds,
+and the cache holds at least one sequence of any length.
 """
 
 from bisect import bisect_left, insort
@@ -39,6 +39,7 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.num_preemptions = 0
+        self._free_state_slots = list(range(max_num_seqs - 1, -1, -1))
         self.prefix_cache_queries = 0  # tokens looked up
         self.prefix_cache_hits = 0  # tokens found
 
@@ -48,12 +49,11 @@ class Scheduler:
         insort(self.waiting, sequence, key=_order)
 
     def finish(self, sequence: Sequence) -> None:
-        """Forget a sequence in whatever state it is, and free its blocks."""
+        """Forget a sequence in whatever state it is, and free what it holds."""
         if sequence.status is Status.WAITING:
             _remove(self.waiting, sequence)
         elif sequence.status is Status.RUNNING:
-            _remove(self.running, sequence)
-            self.block_manager.free(sequence)
+            self._release(sequence)
         sequence.status = Status.FINISHED
 
     def schedule(self) -> Schedule:
@@ -122,16 +122,23 @@ class Scheduler:
             sequence.num_cached_tokens = num_cached_tokens
             self.prefix_cache_queries += sequence.num_prompt_tokens
             self.prefix_cache_hits += num_cached_tokens
+        sequence.state_slot = self._free_state_slots.pop()
         sequence.status = Status.RUNNING
         insort(self.running, sequence, key=_order)
         return sequence
 
     def _preempt(self, sequence: Sequence) -> None:
-        _remove(self.running, sequence)
-        self.block_manager.free(sequence)
+        self._release(sequence)
         sequence.num_preemptions += 1
         self.num_preemptions += 1
         self.add(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        """Take what a running sequence holds: its blocks and its state slot."""
+        _remove(self.running, sequence)
+        self.block_manager.free(sequence)
+        self._free_state_slots.append(sequence.state_slot)
+        sequence.state_slot = -1
 
 
 _order = attrgetter("order")

@@ -42,6 +42,7 @@ class Sequence:
 
     status: Status = Status.WAITING
     block_table: "array[int]" = field(default_factory=int32_array)
+    state_slot: int = -1  # while it runs
     num_computed_tokens: int = 0  # whose keys and values are in the cache
     num_cached_tokens: int = 0  # of the prompt, found in the prefix cache when it was first allocated
     num_preemptions: int = 0

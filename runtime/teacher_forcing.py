@@ -49,6 +49,7 @@ def _batch(token_ids: list[int], start: int, end: int, config: EngineConfig) -> 
         block_tables=np.arange(num_blocks, dtype=np.int32)[None],
         context_lens=np.array([end], np.int32),
         query_start_loc=np.array([0, end - start], np.int32),
+        state_slots=np.zeros(1, np.int32),
         logits_rows=np.arange(end - start, dtype=np.int32),
         sampling=forced_rows(ids, -1),
         history_tokens=NO_TOKENS,

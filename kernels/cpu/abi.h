@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define PAGEDC_ABI_VERSION 1
+#define PAGEDC_ABI_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,6 +42,7 @@ typedef struct {
   const int32_t* block_tables;      // [S, max_blocks]
   const int32_t* context_lens;      // [S] tokens in the cache once this step's are stored
   const int32_t* query_start_loc;   // [S + 1]
+  const int32_t* state_slots;       // [S] where each sequence's state lies; one that starts at position 0 starts from zeros
   const int32_t* logits_rows;       // [R] indexes into the T tokens
   const pagedc_sampling* sampling;  // [R]
   const int32_t* history_tokens;
@@ -61,6 +62,7 @@ typedef struct {
   int32_t max_num_tokens;     // the largest T a step will have; <= the compiled limit
   int32_t max_num_rows;       // the largest R
   int64_t num_blocks;         // of the KV cache
+  int32_t num_state_slots;    // sequences that have state at one time
 } pagedc_options;
 
 // The number of this header the library was compiled with.

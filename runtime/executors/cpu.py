@@ -26,6 +26,7 @@ _INPUTS: tuple[tuple[str, np.dtype[np.generic]], ...] = (
     ("block_tables", np.dtype(np.int32)),
     ("context_lens", np.dtype(np.int32)),
     ("query_start_loc", np.dtype(np.int32)),
+    ("state_slots", np.dtype(np.int32)),
     ("logits_rows", np.dtype(np.int32)),
     ("sampling", SAMPLING_DTYPE),
     ("history_tokens", np.dtype(np.int32)),
@@ -57,6 +58,7 @@ class OptionsStruct(ctypes.Structure):
         ("max_num_tokens", ctypes.c_int32),
         ("max_num_rows", ctypes.c_int32),
         ("num_blocks", ctypes.c_int64),
+        ("num_state_slots", ctypes.c_int32),
     ]
 
 
@@ -72,6 +74,7 @@ def open_cpu_executor(package: Package, config: EngineConfig) -> "CpuExecutor":
             max_num_tokens=config.max_num_batched_tokens,
             max_num_rows=config.max_num_rows,
             num_blocks=config.num_blocks,
+            num_state_slots=config.max_num_seqs,
             vocab_size=config.vocab_size,
         )
     except BaseException:
@@ -92,13 +95,14 @@ class CpuExecutor:
         max_num_tokens: int,
         max_num_rows: int,
         num_blocks: int,
+        num_state_slots: int,
         vocab_size: int,
     ) -> None:
         self.num_blocks = num_blocks
         self._vocab_size = vocab_size
         self._keep_alive = keep_alive
         self._library = _load(program)
-        options = OptionsStruct(num_threads, max_num_tokens, max_num_rows, num_blocks)
+        options = OptionsStruct(num_threads, max_num_tokens, max_num_rows, num_blocks, num_state_slots)
         pointers = (ctypes.c_void_p * len(weights))(*weights)
         self._handle = self._library.pagedc_create(ctypes.byref(options), pointers, len(weights))
         if not self._handle:

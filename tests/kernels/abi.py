@@ -13,6 +13,7 @@ ARRAYS = (
     "block_tables",
     "context_lens",
     "query_start_loc",
+    "state_slots",
     "logits_rows",
     "sampling",
     "history_tokens",

@@ -24,6 +24,7 @@ class MockExecutor:
         self.num_steps = 0
         self.max_num_rows = 0
         self._cache = np.full(config.num_blocks * config.block_size, -1, np.int64)
+        self._states: dict[int, list[int]] = {}  # slot → tokens since position 0
 
     def step(self, batch: Batch, *, want_logits: bool = False) -> StepResult:
         self._check(batch)
@@ -31,6 +32,8 @@ class MockExecutor:
         self.max_num_rows = max(self.max_num_rows, len(batch.logits_rows))
         stored = batch.slot_mapping >= 0
         self._cache[batch.slot_mapping[stored]] = batch.token_ids[stored]
+        if not self.config.prefix_cache:  # a hit would leave the state behind
+            self._continue_states(batch)
         logits = np.zeros((len(batch.logits_rows), self.config.vocab_size), np.float32)
         for i, row in enumerate(batch.logits_rows.tolist()):
             s = int(np.searchsorted(batch.query_start_loc, row, side="right")) - 1
@@ -50,12 +53,23 @@ class MockExecutor:
         assert len(np.unique(batch.slot_mapping)) == len(batch.slot_mapping)
         lengths = np.diff(batch.query_start_loc)
         assert (lengths > 0).all()
+        assert len(np.unique(batch.state_slots)) == len(batch.state_slots) == len(lengths)
+        assert ((batch.state_slots >= 0) & (batch.state_slots < config.max_num_seqs)).all()
         for s, (start, n) in enumerate(zip(batch.query_start_loc[:-1], lengths, strict=True)):
             positions = np.arange(batch.context_lens[s] - n, batch.context_lens[s])
             np.testing.assert_array_equal(batch.positions[start : start + n], positions)
             blocks = batch.block_tables[s, positions // config.block_size]
             slots = blocks * config.block_size + positions % config.block_size
             np.testing.assert_array_equal(batch.slot_mapping[start : start + n], slots)
+
+    def _continue_states(self, batch: Batch) -> None:
+        """A state is what a sequence's own tokens made of it, whoever had the slot before."""
+        for s, slot in enumerate(batch.state_slots.tolist()):
+            begin, end = batch.query_start_loc[s : s + 2].tolist()
+            state = self._states.get(slot, []) if batch.positions[begin] > 0 else []
+            self._states[slot] = [*state, *batch.token_ids[begin:end].tolist()]
+            context = self._context(batch, s, int(batch.context_lens[s]))
+            assert np.array(self._states[slot], np.int64).tobytes() == context
 
     def _context(self, batch: Batch, s: int, length: int) -> bytes:
         positions = np.arange(length)

@@ -3,6 +3,7 @@ from tests.runtime.packages import make_manifest
 
 from pagedc.runtime.config import EngineOptions, measure_available_memory, resolve, usable_cores
 from pagedc.runtime.errors import UsageError
+from pagedc.runtime.manifest import KVCache, Memory
 
 MANIFEST = make_manifest({})
 FIXED = 272 + 64 * 64 + 1024 * (4 + 32)  # weights, activations of 64 tokens, 36 rows of logits
@@ -32,6 +33,24 @@ def test_too_little_memory_says_how_much_is_needed() -> None:
     assert resolve(MANIFEST, EngineOptions(memory=needed)).num_blocks == 8
     with pytest.raises(UsageError, match="lower max_model_len"):
         resolve(MANIFEST, EngineOptions(), available_memory=0)
+
+
+def test_state_is_planned_for_every_sequence_and_ends_the_prefix_cache() -> None:
+    memory = Memory(
+        weights_bytes=272, arena_bytes_per_token=64, logits_bytes_per_row=1024, state_bytes_per_seq=500
+    )
+    manifest = make_manifest({}, memory=memory)
+    config = resolve(manifest, EngineOptions(memory=FIXED + 4 * 500 + 8 * 1024))
+    assert (config.num_blocks, config.prefix_cache) == (8, False)
+    with pytest.raises(UsageError, match=r"state of 4 sequences.* lower max_model_len or max_num_seqs"):
+        resolve(manifest, EngineOptions(memory=FIXED + 4 * 500 + 8 * 1024 - 1))
+
+
+def test_a_model_without_attention_has_blocks_that_cost_nothing() -> None:
+    manifest = make_manifest({}, kv_cache=KVCache("float32", 16, 0))
+    assert resolve(manifest, EngineOptions(memory=FIXED)).num_blocks == 4 * 8
+    with pytest.raises(UsageError, match=f"give --memory at least {FIXED}"):
+        resolve(manifest, EngineOptions(memory=FIXED - 1))
 
 
 @pytest.mark.parametrize("name", ["max_model_len", "max_num_seqs", "max_num_batched_tokens"])

@@ -35,6 +35,9 @@ def run(scheduler: Scheduler) -> Schedule:
             sequence.token_ids.append(7)
     scheduler.block_manager.check_integrity(scheduler.running)
     assert all(not sequence.block_table for sequence in scheduler.waiting)
+    slots = [sequence.state_slot for sequence in scheduler.running]
+    assert len(set(slots)) == len(slots)
+    assert set(slots) <= set(range(scheduler.max_num_seqs))
     return schedule
 
 

@@ -45,7 +45,8 @@ int32_t pagedc_step(void* handle, const pagedc_batch* b) {
     while (b->query_start_loc[s + 1] <= t) ++s;
     const pagedc_sampling& p = b->sampling[r];
     b->token_ids_out[r] = b->token_ids[t] + 10 * b->positions[t] + 100 * (int)b->slot_mapping[t] +
-        1000 * b->block_tables[s * b->max_blocks + 1] + 10000 * b->context_lens[s];
+        1000 * b->block_tables[s * b->max_blocks + 1] + 10000 * b->context_lens[s] +
+        100000 * b->state_slots[s] + 1000000 * state->options.num_state_slots;
     b->logprobs_out[r] = state->weight[0] + p.temperature + p.num_logprobs + p.seed + p.counter + p.top_k;
     for (int i = p.history_start; i < p.history_end; ++i) b->logprobs_out[r] += b->history_tokens[i];
     for (int i = p.bias_start; i < p.bias_end; ++i) b->logprobs_out[r] += b->bias_tokens[i] *
@@ -84,6 +85,7 @@ def make_executor(library: Path, **changes: int) -> CpuExecutor:
         "max_num_tokens": 8,
         "max_num_rows": 4,
         "num_blocks": 10,
+        "num_state_slots": 3,
         "vocab_size": 8,
     } | changes
     return CpuExecutor(library, [weight.ctypes.data], keep_alive=weight, **sizes)
@@ -102,6 +104,7 @@ def make_batch(num_tokens: int = 3) -> Batch:
         block_tables=np.array([[0, 1, 0], [0, 2, 0]], np.int32),
         context_lens=np.array([2, 1], np.int32),
         query_start_loc=np.array([0, num_tokens - 1, num_tokens], np.int32),
+        state_slots=np.array([2, 1], np.int32),
         logits_rows=np.array([num_tokens - 2, num_tokens - 1], np.int32),
         sampling=sampling,
         history_tokens=np.array([10, 20, 30], np.int32),
@@ -128,7 +131,10 @@ def test_the_structs_are_those_of_the_header(tmp_path: Path) -> None:
 def test_everything_reaches_the_program_and_comes_back(library: Path) -> None:
     executor = make_executor(library)
     result = executor.step(make_batch(), want_logits=True)
-    assert result.token_ids.tolist() == [2 + 10 + 100 + 1000 + 20000, 3 + 20 + 200 + 2000 + 10000]
+    assert result.token_ids.tolist() == [
+        2 + 10 + 100 + 1000 + 20000 + 200000 + 3000000,
+        3 + 20 + 200 + 2000 + 10000 + 100000 + 3000000,
+    ]
     assert result.logprobs.tolist() == [0.5 + 0.25 + 2 + 1000 + 100 + 1 + 10, 0.5 + 1 + 2 + 2 + 50 + 14]
     assert result.top_ids.tolist() == [[0, 1], [10, 11]]
     assert result.top_logprobs.tolist() == [[0, -1], [0, -1]]
