@@ -1,15 +1,13 @@
 """The pipeline on one screen: checkpoint, trace, passes, lower, emit, seal."""
 
 import importlib.metadata
-import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import pagedc.kernels.cpu as cpu_kernels
 from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.checkpoint.base import Checkpoint
 from pagedc.compiler.checkpoint.special_tokens import special_tokens
@@ -20,11 +18,10 @@ from pagedc.compiler.package_files import write_package_files
 from pagedc.compiler.passes import run_passes
 from pagedc.compiler.program import Program
 from pagedc.compiler.progress import Phase, Progress
-from pagedc.compiler.report import Tuning, dump_tuning
+from pagedc.compiler.report import dump_tuning
 from pagedc.compiler.seal import PackageWriter
-from pagedc.compiler.targets.cpu import toolchain
-from pagedc.compiler.targets.cpu.emit import BLOCK_SIZE, emit, kv_block_bytes
-from pagedc.compiler.targets.cpu.row_printer import print_body
+from pagedc.compiler.targets import open_target
+from pagedc.compiler.targets.base import Facts, Target
 from pagedc.compiler.trace import trace
 from pagedc.compiler.weights import WeightPacker
 from pagedc.compiler.weights_file import write_weights
@@ -36,7 +33,6 @@ from pagedc.runtime.manifest import (
     Manifest,
     Memory,
     Model,
-    Target,
 )
 from pagedc.runtime.manifest import Weight as ManifestWeight
 
@@ -46,7 +42,7 @@ DEFAULT_MODEL_LEN = 2048  # of a config that names no longest sequence
 
 def compile_model(options: CompileOptions, progress: Progress) -> Path:
     """Compile a checkpoint into a package directory and return its path. Raises a CompileError."""
-    toolchain.compiler()  # before minutes are spent on what could not be finished
+    target = open_target(options)
     output = PackageWriter(options.output)
     with progress.phase("load") as phase:
         checkpoint = open_checkpoint(options.model, random_weights=options.random_weights)
@@ -56,20 +52,18 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
         phase.note(f"{len(graph.nodes)} nodes")
     with progress.phase("passes") as phase:
         dtype = checkpoint.dtype if options.dtype == "auto" else options.dtype
-        packer = WeightPacker(checkpoint, dtype, options.quantize)
+        packer = WeightPacker(checkpoint, dtype, options.quantize, target.layout)
         changes = run_passes(graph, packer.format_of, options.dump_ir)
         phase.note(f"{changes['merge_linears']} linears merged, {len(graph.nodes)} nodes")
     with progress.phase("lower") as phase:
-        program = lower(graph, print_body)
+        program = lower(graph, target.print_body, fuses_epilogues=target.fuses_epilogues)
         phase.note(f"{len(program.calls)} calls, {len(program.row_functions)} row kernels")
+    facts = Facts(checkpoint.name, _version(), dtype, _limits(checkpoint, options))
     with output as writer:
         with progress.phase("emit") as phase:
-            source = _emit(writer, program, checkpoint, options, dtype)
-            phase.note(f"model.cpp, {source.count(chr(10))} lines")
+            phase.note(target.emit(writer, program, facts))
         with progress.phase("build") as phase:
-            library = writer.path("kernels/model.so")
-            toolchain.compile_library(writer.path("model.cpp"), library, options.cpu)
-            phase.note(f"model.so, {library.stat().st_size >> 10} KiB")
+            phase.note(target.build(writer))
         with progress.phase("pack", len(program.weights)) as phase:
             entries = packer.entries(program.weights)
             arrays = _counted(packer.arrays(program.weights), phase)
@@ -78,9 +72,9 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
         with progress.phase("seal"):
             for name, data in checkpoint.tokenizer_files.items():
                 writer.write_bytes(f"tokenizer/{name}", data)
-            writer.write_bytes("tuning.json", dump_tuning(Tuning(toolchain.device_name(), "none")))
+            writer.write_bytes("tuning.json", dump_tuning(target.tuning()))
             weights_bytes = sum(entry.num_bytes for entry in entries)
-            manifest = _manifest(program, weights_bytes, checkpoint, options, dtype)
+            manifest = _manifest(target, program, facts, weights_bytes, checkpoint, options)
             write_package_files(writer, manifest, checkpoint.source)
             return writer.finish(manifest)
 
@@ -91,67 +85,40 @@ def _counted(arrays: Iterable[NDArray[Any]], phase: Phase) -> Iterator[NDArray[A
         yield array
 
 
-def _emit(
-    writer: PackageWriter, program: Program, checkpoint: Checkpoint, options: CompileOptions, dtype: str
-) -> str:
-    """Write model.cpp and the headers that it includes; the package imports nothing of pagedc."""
-    source = emit(
-        program, checkpoint.name, _version(), options.cpu, "float" if dtype == "float32" else "bf16"
-    )
-    writer.write_text("model.cpp", source)
-    for header in sorted(Path(cpu_kernels.__path__[0]).glob("*.h")):
-        writer.write_text(f"kernels/{header.name}", header.read_text())
-    return source
-
-
 def _manifest(
+    target: Target,
     program: Program,
+    facts: Facts,
     weights_bytes: int,
     checkpoint: Checkpoint,
     options: CompileOptions,
-    dtype: Literal["float32", "bfloat16"],
 ) -> Manifest:
-    config = checkpoint.config.get_text_config()
     tokens = special_tokens(checkpoint)
-    kv_type = "float" if dtype == "float32" else "bf16"
-    attentions = [call for call in program.calls if call.kind == "attention"]
     weights = [ManifestWeight(w.name, WEIGHTS_FILE, w.format, list(w.shape)) for w in program.weights]
-    max_model_len = _max_model_len(checkpoint, options)
-    quantization = checkpoint.quantization if options.quantize == "auto" else options.quantize
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        pagedc_version=_version(),
+        pagedc_version=facts.version,
         abi_version=ABI_VERSION,
         model=Model(
-            name=checkpoint.name,
-            model_type=config.model_type,
+            name=facts.name,
+            model_type=checkpoint.config.get_text_config().model_type,
             num_parameters=sum(int(np.prod(w.shape, dtype=np.int64)) for w in program.weights),
-            num_layers=len(attentions),
+            num_layers=sum(call.kind == "attention" for call in program.calls),
             vocab_size=program.logits.width,
-            max_model_len=max_model_len,
+            max_model_len=facts.limits.max_model_len,
             bos_token_id=tokens.bos,
             eos_token_ids=tokens.eos,
         ),
-        target=Target(
-            kind="cpu",
-            arch=platform.machine(),
-            level=options.cpu,
-            cpu_features=toolchain.required_features(options.cpu),
-            device_name=toolchain.device_name(),
-        ),
-        dtype=dtype,
-        quantization=quantization,
-        program="kernels/model.so",
+        target=target.describe(),
+        dtype=facts.dtype,
+        quantization=checkpoint.quantization if options.quantize == "auto" else options.quantize,
+        program=target.program,
         kv_cache=KVCache(
-            dtype=dtype,
-            block_size=BLOCK_SIZE,
-            bytes_per_block=sum(kv_block_bytes(call, kv_type) for call in attentions),
+            dtype=facts.dtype,
+            block_size=target.block_size,
+            bytes_per_block=target.kv_block_bytes(program, facts),
         ),
-        limits=Limits(
-            max_model_len=max_model_len,
-            max_num_seqs=options.max_num_seqs,
-            max_num_batched_tokens=options.max_num_batched_tokens,
-        ),
+        limits=facts.limits,
         memory=Memory(
             weights_bytes=weights_bytes,
             arena_bytes_per_token=program.arena_bytes["token"],
@@ -159,6 +126,14 @@ def _manifest(
         ),
         weights=weights,
         files={},
+    )
+
+
+def _limits(checkpoint: Checkpoint, options: CompileOptions) -> Limits:
+    return Limits(
+        max_model_len=_max_model_len(checkpoint, options),
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
     )
 
 

@@ -14,9 +14,14 @@ FREE = INDEX - {"cat", "iota"}  # ops that move no data
 MAX_LOCALS = 1 << 16  # elements on a thread's stack
 
 
-def lower(graph: Graph, print_body: Callable[[RowKernel], str]) -> Program:
+def lower(graph: Graph, print_body: Callable[[RowKernel], str], *, fuses_epilogues: bool = True) -> Program:
     """Plan calls, buffers and weights. Raises UnsupportedError for what no kernel can hold."""
-    return _Lowering(graph, print_body).run()
+    lowering = _Lowering(graph, print_body)
+    program = lowering.run()
+    if fuses_epilogues:
+        fuse_epilogues(program)
+    lowering.place_buffers()
+    return program
 
 
 class _Lowering:
@@ -31,7 +36,7 @@ class _Lowering:
         self.readers: dict[Node, set[Node]] = {}
 
     def run(self) -> Program:
-        """The whole program."""
+        """The calls and what they use."""
         self._store_operands()
         self.graph.sort()
         self._find_readers()
@@ -45,10 +50,12 @@ class _Lowering:
         self.program.weights = list(self.weights.values())
         self.program.row_functions = list(self.functions.values())
         self.program.num_attention_layers = sum(1 for _ in self.graph.anchors("attention"))
-        fuse_epilogues(self.program)
+        return self.program
+
+    def place_buffers(self) -> None:
+        """Lifetimes, and from them places in the arenas."""
         self._lifetimes()
         plan_memory(self.program)
-        return self.program
 
     # What must lie in memory.
 

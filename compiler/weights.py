@@ -13,8 +13,8 @@ from pagedc.compiler.graph import Node
 from pagedc.compiler.interpret import evaluate
 from pagedc.compiler.program import Weight
 from pagedc.compiler.quantize import quantize
+from pagedc.compiler.targets.base import WeightLayout
 from pagedc.compiler.weights_file import WeightEntry
-from pagedc.kernels.cpu import layout
 
 Array = NDArray[Any]
 
@@ -22,10 +22,11 @@ Array = NDArray[Any]
 class WeightPacker:
     """Gives each weight of a program as the bytes its kernels read."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: str, quantization: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype: str, quantization: str, layout: WeightLayout) -> None:
         self.checkpoint = checkpoint
         self.dtype = dtype
         self.quantization = quantization
+        self.layout = layout
 
     def format_of(self, node: Node) -> str:
         """The packed layout of a matrix."""
@@ -58,15 +59,26 @@ class WeightPacker:
             return self._raw(weight.node)
         tensor = self._load(weight.node)
         if isinstance(tensor, torch.Tensor) and tensor.ndim == 3:
-            return np.concatenate([_pack(part, weight.format) for part in tensor])
-        return _pack(tensor, weight.format)
+            return np.concatenate([self._pack(part, weight.format) for part in tensor])
+        return self._pack(tensor, weight.format)
+
+    def _pack(self, tensor: torch.Tensor | QuantizedTensor, name: str) -> Array:
+        if isinstance(tensor, QuantizedTensor) and _format(tensor) != name:
+            tensor = tensor.dequantize()
+        if name.startswith("int") and not isinstance(tensor, QuantizedTensor):
+            tensor = quantize(tensor, name)
+        if isinstance(tensor, torch.Tensor) and tensor.ndim != 2:
+            raise UnsupportedError(f"a weight of shape {list(tensor.shape)} in a linear")
+        return self.layout.pack(tensor, name)
 
     def _bytes(self, weight: Weight) -> int:
         shape = weight.shape
         if weight.format == "raw":
             return 4 * int(np.prod(shape, dtype=np.int64))
         rows, columns = shape[-2:]
-        return layout.packed_bytes(weight.format, rows, columns) * int(np.prod(shape[:-2], dtype=np.int64))
+        return self.layout.packed_bytes(weight.format, rows, columns) * int(
+            np.prod(shape[:-2], dtype=np.int64)
+        )
 
     def _raw(self, node: Node) -> Array:
         array = self._float(node)
@@ -113,23 +125,3 @@ def _stack(parts: list[torch.Tensor | QuantizedTensor]) -> torch.Tensor | Quanti
         )
         return QuantizedTensor(codes, scales, minimums, first.group_size, first.bits)
     return torch.cat([part.dequantize() if isinstance(part, QuantizedTensor) else part for part in parts])
-
-
-def _pack(tensor: torch.Tensor | QuantizedTensor, name: str) -> Array:
-    kind = layout.parse_format(name)
-    if isinstance(tensor, QuantizedTensor) and _format(tensor) != name:
-        tensor = tensor.dequantize()
-    if kind.is_integer and not isinstance(tensor, QuantizedTensor):
-        tensor = quantize(tensor, name)
-    if isinstance(tensor, QuantizedTensor):
-        if kind.bits == 8:
-            return layout.pack_int8(tensor.codes.numpy(), tensor.scales.numpy())
-        minimums = None if tensor.minimums is None else tensor.minimums.numpy()
-        return layout.pack_int4(tensor.codes.numpy(), tensor.scales.numpy(), minimums)
-    if tensor.ndim != 2:
-        raise UnsupportedError(f"a weight of shape {list(tensor.shape)} in a linear")
-    if kind.bits == 32:
-        return layout.pack_float32(tensor.float().contiguous().numpy())
-    return layout.pack_bfloat16(
-        tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16)
-    )

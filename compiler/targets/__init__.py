@@ -1,0 +1,11 @@
+"""The targets: each prints, builds and packs a program for one kind of machine."""
+
+from pagedc.compiler.options import CompileOptions
+from pagedc.compiler.targets.base import Target
+
+
+def open_target(options: CompileOptions) -> Target:
+    """The target that was asked for. Raises ToolchainError where this machine cannot build for it."""
+    from pagedc.compiler.targets.cpu.target import CpuTarget
+
+    return CpuTarget(options.cpu)

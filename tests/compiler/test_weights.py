@@ -11,6 +11,7 @@ from pagedc.compiler.checkpoint.base import Checkpoint, QuantizedTensor
 from pagedc.compiler.graph import Node
 from pagedc.compiler.program import Weight
 from pagedc.compiler.quantize import quantize
+from pagedc.compiler.targets.cpu.weight_layout import CpuLayout
 from pagedc.compiler.weights import WeightPacker
 from pagedc.kernels.cpu import layout
 
@@ -21,7 +22,7 @@ def matrix(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 def packer(tensors: dict[str, Any], quantization: str = "auto") -> WeightPacker:
     checkpoint = SimpleNamespace(quantization="gguf", read=tensors.__getitem__)
-    return WeightPacker(cast(Checkpoint, checkpoint), "bfloat16", quantization)
+    return WeightPacker(cast(Checkpoint, checkpoint), "bfloat16", quantization, CpuLayout())
 
 
 def parameter(name: str, shape: tuple[int, int], **attrs: Any) -> Node:

@@ -1,0 +1,72 @@
+"""The CPU: one readable model.cpp and the kernels' headers, built by g++ into model.so."""
+
+import platform
+from pathlib import Path
+
+import pagedc.kernels.cpu as cpu_kernels
+from pagedc.compiler.program import Program
+from pagedc.compiler.report import Tuning
+from pagedc.compiler.rows.kernel import RowKernel
+from pagedc.compiler.seal import PackageWriter
+from pagedc.compiler.targets.base import Facts
+from pagedc.compiler.targets.cpu import row_printer, toolchain
+from pagedc.compiler.targets.cpu.emit import BLOCK_SIZE, emit, kv_block_bytes
+from pagedc.compiler.targets.cpu.weight_layout import CpuLayout
+from pagedc.runtime import manifest
+
+SOURCE = "model.cpp"
+
+
+class CpuTarget:
+    """Machines with the instructions of one level."""
+
+    program = "kernels/model.so"
+    block_size = BLOCK_SIZE
+    fuses_epilogues = True
+
+    def __init__(self, level: str) -> None:
+        """Raises ToolchainError: before minutes are spent on what could not be finished."""
+        toolchain.compiler()
+        self.level = level
+        self.layout = CpuLayout()
+
+    def print_body(self, kernel: RowKernel) -> str:
+        """C++ statements."""
+        return row_printer.print_body(kernel)
+
+    def emit(self, writer: PackageWriter, program: Program, facts: Facts) -> str:
+        """Write model.cpp and the headers that it includes; the package imports nothing of pagedc."""
+        source = emit(program, facts.name, facts.version, self.level, _kv_type(facts))
+        writer.write_text(SOURCE, source)
+        for header in sorted(Path(cpu_kernels.__path__[0]).glob("*.h")):
+            writer.write_text(f"kernels/{header.name}", header.read_text())
+        return f"{SOURCE}, {source.count(chr(10))} lines"
+
+    def build(self, writer: PackageWriter) -> str:
+        """model.so."""
+        library = writer.path(self.program)
+        toolchain.compile_library(writer.path(SOURCE), library, self.level)
+        return f"{library.name}, {library.stat().st_size >> 10} KiB"
+
+    def kv_block_bytes(self, program: Program, facts: Facts) -> int:
+        """As kv_cache.h lays it out."""
+        calls = [call for call in program.calls if call.kind == "attention"]
+        return sum(kv_block_bytes(call, _kv_type(facts)) for call in calls)
+
+    def describe(self) -> manifest.Target:
+        """The machine and the instructions it must have."""
+        return manifest.Target(
+            kind="cpu",
+            arch=platform.machine(),
+            level=self.level,
+            cpu_features=toolchain.required_features(self.level),
+            device_name=toolchain.device_name(),
+        )
+
+    def tuning(self) -> Tuning:
+        """Nothing is timed."""
+        return Tuning(toolchain.device_name(), "none")
+
+
+def _kv_type(facts: Facts) -> str:
+    return "float" if facts.dtype == "float32" else "bf16"

@@ -1,0 +1,30 @@
+"""Matrices as kernels/cpu/formats.h reads them: panels of 16 rows."""
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from pagedc.compiler.checkpoint.base import QuantizedTensor
+from pagedc.kernels.cpu import layout
+
+
+class CpuLayout:
+    """Panels of 16 rows, of floats or of blocks."""
+
+    def packed_bytes(self, name: str, rows: int, columns: int) -> int:
+        """Bytes of a packed matrix."""
+        return layout.packed_bytes(name, rows, columns)
+
+    def pack(self, tensor: torch.Tensor | QuantizedTensor, name: str) -> NDArray[Any]:
+        """The bytes of a matrix."""
+        if isinstance(tensor, QuantizedTensor):
+            if tensor.bits == 8:
+                return layout.pack_int8(tensor.codes.numpy(), tensor.scales.numpy())
+            minimums = None if tensor.minimums is None else tensor.minimums.numpy()
+            return layout.pack_int4(tensor.codes.numpy(), tensor.scales.numpy(), minimums)
+        if name == "f32":
+            return layout.pack_float32(tensor.float().contiguous().numpy())
+        return layout.pack_bfloat16(
+            tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view("uint16")
+        )
