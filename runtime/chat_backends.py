@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, closing, suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,7 +67,8 @@ async def open_package(options: argparse.Namespace) -> PackageBackend:
     from pagedc.runtime.serve import engine_options
 
     package = Package.open(options.target)
-    engine = AsyncEngine(options.target, engine_options(options))
+    own = replace(engine_options(options), memory=options.memory, num_threads=options.threads)
+    engine = AsyncEngine(options.target, own)
     engine.spawn()
     from pagedc.runtime.server.served_model import open_served_model
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pagedc.runtime.errors import PagedcError
+from pagedc.runtime.shares import Share
 
 _UNITS = {
     "": 1,
@@ -23,6 +24,7 @@ _UNITS = {
     "gi": 2**30,
     "ti": 2**40,
 }
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +57,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("package", type=Path, metavar="PACKAGE", help="directory that `pagedc compile` made")
+    parser.add_argument(
+        "package", type=Path, nargs="+", metavar="PACKAGE", help="directory that `pagedc compile` made"
+    )
     listen = parser.add_argument_group("listening")
     listen.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
     listen.add_argument(
@@ -75,10 +79,29 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="name in the API; may be repeated",
+        help="name in the API; may be repeated; with several packages MODEL=NAME",
     )
     engine = parser.add_argument_group("engine")
+    engine.add_argument(
+        "--memory",
+        type=_share(_bytes),
+        metavar="SIZE[:W:W…]",
+        help="for weights, activations and KV cache of all packages, like 8GiB; with 8GiB:3:1 "
+        "what is left beyond their needs is shared by weight",
+    )
+    engine.add_argument(
+        "--threads",
+        type=_share(_integer(1, 4096)),
+        metavar="N[:W:W…]",
+        help="of all packages, shared alike or by weight (default: the cores of this process)",
+    )
     _add_engine_options(engine)
+    engine.add_argument(
+        "--idle-unload",
+        type=_duration,
+        metavar="TIME",
+        help="end an engine that had no request for so long, like 10m; the next request starts it again",
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-waiting",
@@ -106,12 +129,6 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_engine_options(group: "argparse._ArgumentGroup | argparse.ArgumentParser") -> None:
-    group.add_argument(
-        "--memory", type=_bytes, metavar="SIZE", help="for weights, activations and KV cache, like 8GiB"
-    )
-    group.add_argument(
-        "--threads", type=_integer(1, 4096), metavar="N", help="default: the cores of this process"
-    )
     group.add_argument("--max-num-seqs", type=_integer(1, 65536), metavar="N", help="sequences in one step")
     group.add_argument(
         "--max-num-batched-tokens", type=_integer(1, 1 << 20), metavar="N", help="tokens in one step"
@@ -134,7 +151,14 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="at a URL: its first line is the key"
     )
-    _add_engine_options(parser.add_argument_group("engine, for a PACKAGE"))
+    engine = parser.add_argument_group("engine, for a PACKAGE")
+    engine.add_argument(
+        "--memory", type=_bytes, metavar="SIZE", help="for weights, activations and KV cache, like 8GiB"
+    )
+    engine.add_argument(
+        "--threads", type=_integer(1, 4096), metavar="N", help="default: the cores of this process"
+    )
+    _add_engine_options(engine)
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
@@ -213,6 +237,22 @@ def _bytes(text: str) -> int:
     if match is None or match[2] == "i" or (size := int(float(match[1]) * _UNITS[match[2]])) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size like 8GiB or 500MB")
     return size
+
+
+def _share(amount: Callable[[str], int]) -> Callable[[str], Share]:
+    def parse(text: str) -> Share:
+        total, *weights = text.split(":")
+        return Share(amount(total), tuple(map(_number(0.001, 1e6), weights)))
+
+    return parse
+
+
+def _duration(text: str) -> float:
+    """Seconds of "90", "90s", "10m" or "1h"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip().lower())
+    if match is None or not 0 < (seconds := float(match[1]) * _SECONDS[match[2]]) <= 30 * 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90s, 10m or 1h")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pagedc.runtime.errors import UsageError
 from pagedc.runtime.manifest import Manifest
@@ -59,6 +60,30 @@ class EngineConfig:
         return -(-self.max_model_len // self.block_size)
 
 
+class MemoryNeed(NamedTuple):
+    """Bytes that an engine takes whatever its KV cache, and with the smallest cache that works."""
+
+    fixed: int
+    least: int
+
+
+def memory_need(manifest: Manifest, options: EngineOptions) -> MemoryNeed:
+    """What a package needs with these options; raises UsageError for one that cannot be met."""
+    max_model_len = _lowered("max_model_len", options.max_model_len, manifest.limits.max_model_len)
+    max_num_seqs = _lowered("max_num_seqs", options.max_num_seqs, manifest.limits.max_num_seqs)
+    max_num_batched_tokens = _lowered(
+        "max_num_batched_tokens", options.max_num_batched_tokens, manifest.limits.max_num_batched_tokens
+    )
+    fixed = (
+        manifest.memory.weights_bytes
+        + manifest.memory.arena_bytes_per_token * max_num_batched_tokens
+        + manifest.memory.logits_bytes_per_row * (max_num_seqs + PROMPT_LOGPROB_ROWS)
+        + manifest.memory.state_bytes_per_seq * max_num_seqs
+    )
+    blocks_per_seq = -(-max_model_len // manifest.kv_cache.block_size)
+    return MemoryNeed(fixed, fixed + blocks_per_seq * manifest.kv_cache.bytes_per_block)
+
+
 def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | None = None) -> EngineConfig:
     """Decide every value for this package; raises UsageError for an option that cannot be met.
 
@@ -74,12 +99,7 @@ def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | 
         raise UsageError(f"num_threads is {options.num_threads}, below 1")
     max_num_rows = max_num_seqs + PROMPT_LOGPROB_ROWS
     has_state = manifest.memory.state_bytes_per_seq > 0
-    fixed = (
-        manifest.memory.weights_bytes
-        + manifest.memory.arena_bytes_per_token * max_num_batched_tokens
-        + manifest.memory.logits_bytes_per_row * max_num_rows
-        + manifest.memory.state_bytes_per_seq * max_num_seqs
-    )
+    fixed, needed = memory_need(manifest, options)
     block_size, block_bytes = manifest.kv_cache.block_size, manifest.kv_cache.bytes_per_block
     blocks_per_seq = -(-max_model_len // block_size)
     if options.memory is None:
@@ -92,7 +112,6 @@ def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | 
     if block_bytes > 0:  # 0: no layer attends, so blocks cost nothing
         num_blocks = min(room // block_bytes, num_blocks)
     if num_blocks < blocks_per_seq or room < 0:
-        needed = fixed + blocks_per_seq * block_bytes
         given = f"{available_memory} bytes are free"
         if options.memory is not None:
             given = f"memory is {options.memory}"

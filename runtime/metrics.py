@@ -6,8 +6,8 @@ somebody first asks, and only formats.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from pagedc.runtime.messages import EngineStats
 
@@ -83,7 +83,7 @@ class Histogram:
 
 
 class Metrics:
-    """Everything that is counted in the server's process, and the engine's own counters beside it."""
+    """What is counted of one model in the server's process."""
 
     def __init__(self, model_name: str) -> None:
         self.model_name = model_name
@@ -91,110 +91,146 @@ class Metrics:
         self.inter_token_latency = Histogram(_SHORT)
         self.time_per_output_token = Histogram(_SHORT)
         self.e2e_request_latency = Histogram(_LONG)
+        self.request_queue_time = Histogram(_LONG)
         self.request_prompt_tokens = Histogram(_TOKENS)
         self.request_generation_tokens = Histogram(_TOKENS)
         self.finished: Counter[str] = Counter()  # sequences by finish_reason
-        self.rejected: Counter[str] = Counter()  # requests by HTTP status
         self.boot_seconds: dict[str, float] = {}  # by phase
-        self.num_connections = 0
         self.num_http_requests = 0  # generation requests that are open in the server
 
-    def render(self, stats: EngineStats, num_restarts: int) -> tuple[bytes, str]:
-        """The exposition of all of it and its content type."""
-        from prometheus_client import CollectorRegistry, exposition
 
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(self, stats, num_restarts))
-        return exposition.generate_latest(registry), exposition.CONTENT_TYPE_PLAIN_0_0_4
+class ModelFigures(NamedTuple):
+    """Everything that is known of one model."""
+
+    metrics: Metrics
+    stats: EngineStats
+    num_restarts: int
+    is_awake: bool
+
+
+class ServerFigures(NamedTuple):
+    """What belongs to no model."""
+
+    num_connections: int
+    rejected: Mapping[str, int]  # requests by HTTP status
+
+
+def render(server: ServerFigures, models: Sequence[ModelFigures]) -> tuple[bytes, str]:
+    """The exposition of all of it and its content type."""
+    from prometheus_client import CollectorRegistry, exposition
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(server, models))
+    return exposition.generate_latest(registry), exposition.CONTENT_TYPE_PLAIN_0_0_4
+
+
+# name, help, where it stands
+_HISTOGRAMS: tuple[tuple[str, str, Callable[[Metrics], Histogram]], ...] = (
+    (
+        "time_to_first_token_seconds",
+        "From a request's arrival to its first token",
+        lambda metrics: metrics.time_to_first_token,
+    ),
+    (
+        "inter_token_latency_seconds",
+        "Between two deliveries of one sequence",
+        lambda metrics: metrics.inter_token_latency,
+    ),
+    (
+        "time_per_output_token_seconds",
+        "Mean per request after its first token",
+        lambda metrics: metrics.time_per_output_token,
+    ),
+    (
+        "e2e_request_latency_seconds",
+        "From a request's arrival to its end",
+        lambda metrics: metrics.e2e_request_latency,
+    ),
+    (
+        "request_queue_time_seconds",
+        "From a request's arrival at the engine to its first step",
+        lambda metrics: metrics.request_queue_time,
+    ),
+    ("request_prompt_tokens", "Tokens of a prompt", lambda metrics: metrics.request_prompt_tokens),
+    ("request_generation_tokens", "Tokens of an answer", lambda metrics: metrics.request_generation_tokens),
+)
+_COUNTERS: tuple[tuple[str, str, Callable[[ModelFigures], float]], ...] = (
+    (
+        "prompt_tokens",
+        "Prompt tokens of requests that reached their first token",
+        lambda model: model.stats.num_prompt_tokens,
+    ),
+    ("generation_tokens", "Tokens generated", lambda model: model.stats.num_generation_tokens),
+    (
+        "num_preemptions",
+        "Sequences that gave their blocks up and were run again",
+        lambda model: model.stats.num_preemptions,
+    ),
+    (
+        "prefix_cache_queries",
+        "Tokens looked up in the prefix cache",
+        lambda model: model.stats.prefix_cache_queries,
+    ),
+    ("prefix_cache_hits", "Tokens found in the prefix cache", lambda model: model.stats.prefix_cache_hits),
+    ("engine_steps", "Steps of the engine", lambda model: model.stats.num_steps),
+    ("engine_restarts", "Times that the engine's process was restarted", lambda model: model.num_restarts),
+)
+_GAUGES: tuple[tuple[str, str, Callable[[ModelFigures], float]], ...] = (
+    ("num_requests_running", "Sequences in the engine's batch", lambda model: model.stats.num_running),
+    ("num_requests_waiting", "Sequences that wait for the engine", lambda model: model.stats.num_waiting),
+    (
+        "kv_cache_usage",
+        "Part of the KV cache's blocks in use, 0 to 1",
+        lambda model: model.stats.kv_cache_usage,
+    ),
+    (
+        "num_http_requests",
+        "Generation requests open in the server",
+        lambda model: model.metrics.num_http_requests,
+    ),
+    ("model_awake", "Whether the model's engine runs, 0 or 1", lambda model: model.is_awake),
+)
 
 
 class _Collector:
-    def __init__(self, metrics: Metrics, stats: EngineStats, num_restarts: int) -> None:
-        self._metrics = metrics
-        self._stats = stats
-        self._num_restarts = num_restarts
+    def __init__(self, server: ServerFigures, models: Sequence[ModelFigures]) -> None:
+        self._server = server
+        self._models = models
 
     def collect(self) -> "Iterator[Metric]":
         """The metric families, as prometheus-client asks for them."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        metrics, stats = self._metrics, self._stats
-        model = [metrics.model_name]
-        histograms = (
-            (
-                "time_to_first_token_seconds",
-                "From a request's arrival to its first token",
-                metrics.time_to_first_token,
-            ),
-            (
-                "inter_token_latency_seconds",
-                "Between two deliveries of one sequence",
-                metrics.inter_token_latency,
-            ),
-            (
-                "time_per_output_token_seconds",
-                "Mean per request after its first token",
-                metrics.time_per_output_token,
-            ),
-            (
-                "e2e_request_latency_seconds",
-                "From a request's arrival to its end",
-                metrics.e2e_request_latency,
-            ),
-            ("request_prompt_tokens", "Tokens of a prompt", metrics.request_prompt_tokens),
-            ("request_generation_tokens", "Tokens of an answer", metrics.request_generation_tokens),
-        )
-        for name, text, histogram in histograms:
-            histogram_family = HistogramMetricFamily(f"pagedc:{name}", text, labels=["model_name"])
-            histogram_family.add_metric(model, histogram.cumulative(), histogram.total)
-            yield histogram_family
-        counters = (
-            (
-                "prompt_tokens",
-                "Prompt tokens run, those found in the prefix cache not counted",
-                stats.num_prompt_tokens,
-            ),
-            ("generation_tokens", "Tokens generated", stats.num_generation_tokens),
-            (
-                "num_preemptions",
-                "Sequences that gave their blocks up and were run again",
-                stats.num_preemptions,
-            ),
-            ("prefix_cache_queries", "Tokens looked up in the prefix cache", stats.prefix_cache_queries),
-            ("prefix_cache_hits", "Tokens found in the prefix cache", stats.prefix_cache_hits),
-            ("engine_steps", "Steps of the engine", stats.num_steps),
-            ("engine_restarts", "Times that the engine's process was restarted", self._num_restarts),
-        )
-        for name, text, count in counters:
-            counter_family = CounterMetricFamily(f"pagedc:{name}", text, labels=["model_name"])
-            counter_family.add_metric(model, count)
-            yield counter_family
-        gauges = (
-            ("num_requests_running", "Sequences in the engine's batch", stats.num_running),
-            ("num_requests_waiting", "Sequences that wait for the engine", stats.num_waiting),
-            ("kv_cache_usage", "Part of the KV cache's blocks in use, 0 to 1", stats.kv_cache_usage),
-            ("num_http_requests", "Generation requests open in the server", metrics.num_http_requests),
-            ("num_connections", "Open connections", metrics.num_connections),
-        )
-        for name, text, value in gauges:
-            gauge_family = GaugeMetricFamily(f"pagedc:{name}", text, labels=["model_name"])
-            gauge_family.add_metric(model, value)
-            yield gauge_family
+        family: HistogramMetricFamily | CounterMetricFamily | GaugeMetricFamily
+        for name, text, histogram_of in _HISTOGRAMS:
+            family = HistogramMetricFamily(f"pagedc:{name}", text, labels=["model_name"])
+            for model in self._models:
+                histogram = histogram_of(model.metrics)
+                family.add_metric([model.metrics.model_name], histogram.cumulative(), histogram.total)
+            yield family
+        for kind, rows in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _GAUGES)):
+            for name, text, value_of in rows:
+                family = kind(f"pagedc:{name}", text, labels=["model_name"])
+                for model in self._models:
+                    family.add_metric([model.metrics.model_name], value_of(model))
+                yield family
         finished = CounterMetricFamily(
             "pagedc:request_success", "Sequences that ended", labels=["model_name", "finished_reason"]
         )
-        for reason, count in sorted(metrics.finished.items()):
-            finished.add_metric([*model, reason], count)
-        yield finished
-        rejected = CounterMetricFamily(
-            "pagedc:request_rejections", "Requests answered with an error", labels=["model_name", "status"]
-        )
-        for status, count in sorted(metrics.rejected.items()):
-            rejected.add_metric([*model, status], count)
-        yield rejected
         boot = GaugeMetricFamily(
             "pagedc:boot_seconds", "How long a phase of the start took", labels=["model_name", "phase"]
         )
-        for phase, seconds in metrics.boot_seconds.items():
-            boot.add_metric([*model, phase], seconds)
+        for model in self._models:
+            for reason, count in sorted(model.metrics.finished.items()):
+                finished.add_metric([model.metrics.model_name, reason], count)
+            for phase, seconds in model.metrics.boot_seconds.items():
+                boot.add_metric([model.metrics.model_name, phase], seconds)
+        yield finished
         yield boot
+        rejected = CounterMetricFamily(
+            "pagedc:request_rejections", "Requests answered with an error", labels=["status"]
+        )
+        for status, count in sorted(self._server.rejected.items()):
+            rejected.add_metric([status], count)
+        yield rejected
+        yield GaugeMetricFamily("pagedc:num_connections", "Open connections", self._server.num_connections)

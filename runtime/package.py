@@ -51,7 +51,7 @@ class Package:
         package = Path(path).resolve()
         if not package.is_dir():
             raise PackageError(f"{path}: no such directory; a package is what `pagedc compile` writes")
-        manifest = _read_manifest(package)
+        manifest = read_manifest(package)
         _check_machine(package, manifest)
         _check_files(package, manifest, verify=verify)
         return cls(package, manifest)
@@ -71,7 +71,8 @@ class Package:
         return MappedWeights(self.path, self.manifest.weights)
 
 
-def _read_manifest(package: Path) -> Manifest:
+def read_manifest(package: Path) -> Manifest:
+    """The manifest alone, nothing else checked; raises PackageError."""
     path = manifest_path(package)
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:

@@ -5,12 +5,14 @@ import asyncio
 import json
 import logging
 import sys
+from functools import partial
 from time import perf_counter
 
 from pagedc.runtime.async_engine import AsyncEngine
 from pagedc.runtime.config import EngineOptions
 from pagedc.runtime.server.auth import ApiKeys, read_api_keys
 from pagedc.runtime.server.limits import Limits
+from pagedc.runtime.shares import options_of_each
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -24,40 +26,67 @@ def serve(options: argparse.Namespace) -> int:
         max_body_bytes=options.max_body_size,
         drain_timeout=options.drain_timeout,
     )
-    engine = AsyncEngine(options.package, engine_options(options))
-    engine.spawn()
-
+    each = options_of_each(options.package, engine_options(options), options.memory, options.threads)
+    engines = [AsyncEngine(path, own) for path, own in zip(options.package, each, strict=True)]
     try:
-        return _serve(engine, options, keys, limits, began)
+        for engine in engines:
+            engine.spawn()
+        return _serve(engines, each, options, keys, limits, began)
     except BaseException:
-        asyncio.run(engine.close())
+        for engine in engines:
+            asyncio.run(engine.close())
         raise
 
 
 def _serve(
-    engine: AsyncEngine, options: argparse.Namespace, keys: ApiKeys, limits: Limits, began: float
+    engines: list[AsyncEngine],
+    each: list[EngineOptions],
+    options: argparse.Namespace,
+    keys: ApiKeys,
+    limits: Limits,
+    began: float,
 ) -> int:
-    # Imported only now: the engine's process does its own imports meanwhile.
+    # Imported only now: the engines' processes do their own imports meanwhile.
     from pagedc.runtime.package import Package
+    from pagedc.runtime.server.hosted_model import HostedModel
     from pagedc.runtime.server.launch import ListenOptions, run_server
-    from pagedc.runtime.server.served_model import open_served_model
+    from pagedc.runtime.server.served_model import choose_names, open_served_model
 
     imported = perf_counter()
-    package = Package.open(options.package)
+    packages = [Package.open(path) for path in options.package]
     checked = perf_counter()
-    model = open_served_model(package, tuple(options.served_model_name), options.max_model_len)
+    names = choose_names(packages, options.served_model_name)
+    models = [
+        open_served_model(package, own, options.max_model_len)
+        for package, own in zip(packages, names, strict=True)
+    ]
     boot = {"imports": imported - began, "check": checked - imported, "tokenizer": perf_counter() - checked}
     listen = ListenOptions(
-        host=options.host, port=options.port, keys=keys, limits=limits, allow_origin=options.allow_origin
+        host=options.host,
+        port=options.port,
+        keys=keys,
+        limits=limits,
+        allow_origin=options.allow_origin,
     )
-    return run_server(engine, model, listen, boot)
+
+    def open_models() -> list[HostedModel]:
+        return [
+            HostedModel(
+                model,
+                partial(AsyncEngine, package.path, own),
+                limits,
+                engine=engine,
+                idle_unload=options.idle_unload,
+            )
+            for package, own, model, engine in zip(packages, each, models, engines, strict=True)
+        ]
+
+    return run_server(open_models, listen, boot)
 
 
 def engine_options(options: argparse.Namespace) -> EngineOptions:
-    """What of the command line is the engine's."""
+    """What of the command line is alike for every engine."""
     return EngineOptions(
-        memory=options.memory,
-        num_threads=options.threads,
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
         max_model_len=options.max_model_len,

@@ -77,12 +77,11 @@ class BoundedServer(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Take a connection, or answer 503 and hang up."""
-        metrics = self.state.metrics
-        if metrics.num_connections >= self.state.limits.max_connections:
-            metrics.rejected["503"] += 1
+        if self.state.num_connections >= self.state.limits.max_connections:
+            self.state.rejected["503"] += 1
             stream.io_loop.add_callback(_hang_up, stream, _TOO_MANY)
             return
-        metrics.num_connections += 1
+        self.state.num_connections += 1
         plain_write = stream.write
 
         def write(data: bytes | memoryview) -> "asyncio.Future[None]":
@@ -93,7 +92,7 @@ class BoundedServer(HTTPServer):
 
     def on_close(self, server_conn: object) -> None:
         """A connection has ended."""
-        self.state.metrics.num_connections -= 1
+        self.state.num_connections -= 1
         super().on_close(server_conn)
 
 

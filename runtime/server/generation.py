@@ -11,8 +11,8 @@ from typing import NamedTuple, cast
 from pagedc.runtime.detokenizer import Detokenizer
 from pagedc.runtime.messages import Logprob, TokenEvent
 from pagedc.runtime.sampling_params import SamplingParams
+from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.prompts import Prompt
-from pagedc.runtime.server.state import ServerState
 
 
 class Choice:
@@ -63,7 +63,7 @@ class Generation:
 
     def __init__(
         self,
-        state: ServerState,
+        hosted: HostedModel,
         request_id: str,
         prompts: list[Prompt],
         params: SamplingParams,
@@ -82,7 +82,7 @@ class Generation:
                 index,
                 index // params.n,
                 Detokenizer(
-                    state.model.tokenizer,
+                    hosted.model.tokenizer,
                     stop=params.stop,
                     skip_special_tokens=skip_special_tokens,
                     prompt_token_ids=prompts[index // params.n].token_ids,
@@ -90,8 +90,8 @@ class Generation:
             )
             for index in range(len(prompts) * params.n)
         ]
-        self._engine = state.engine
-        self._metrics = state.metrics
+        self._engine = hosted.engine
+        self._metrics = hosted.metrics
         self._prompt_index = {f"{request_id}-{i}": i for i in range(len(prompts))}
         self._priority = priority
         self._cache_salt = cache_salt

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -14,12 +15,11 @@ from typing import Any
 from tornado.netutil import bind_sockets
 
 from pagedc.runtime.errors import UsageError
-from pagedc.runtime.metrics import Metrics
 from pagedc.runtime.server.app import BoundedServer
 from pagedc.runtime.server.auth import ApiKeys
+from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.limits import Limits
-from pagedc.runtime.server.served_model import ServedModel
-from pagedc.runtime.server.state import Engine, ServerState
+from pagedc.runtime.server.state import ServerState
 
 logger = logging.getLogger(__name__)
 
@@ -39,26 +39,22 @@ class ListenOptions:
     allow_origin: str = ""
 
 
-def run_server(
-    engine: Engine, model: ServedModel, options: ListenOptions, boot: dict[str, float] | None = None
-) -> int:
-    """Serve until a signal; returns the exit code. `boot` has the seconds of the phases before, by name.
+OpenModels = Callable[[], Sequence[HostedModel]]
 
-    Raises UsageError when it cannot listen, and what kept the engine from starting.
+
+def run_server(open_models: OpenModels, options: ListenOptions, boot: dict[str, float] | None = None) -> int:
+    """Serve until a signal; returns the exit code. `open_models` is called on the event loop.
+
+    `boot` has the seconds of the phases before, by name. Raises UsageError when it cannot listen, and what
+    kept an engine from starting.
     """
-    return asyncio.run(_serve(engine, model, options, dict(boot or {})))
+    return asyncio.run(_serve(open_models, options, boot or {}))
 
 
-async def _serve(engine: Engine, model: ServedModel, options: ListenOptions, boot: dict[str, float]) -> int:
+async def _serve(open_models: OpenModels, options: ListenOptions, boot: dict[str, float]) -> int:
     began = perf_counter()
-    metrics = Metrics(model.name)
     state = ServerState(
-        engine,
-        model,
-        limits=options.limits,
-        keys=options.keys,
-        metrics=metrics,
-        allow_origin=options.allow_origin,
+        open_models(), limits=options.limits, keys=options.keys, allow_origin=options.allow_origin
     )
     signals = _Signals(asyncio.get_running_loop())
     _allow_open_files(options.limits.max_connections)
@@ -68,19 +64,14 @@ async def _serve(engine: Engine, model: ServedModel, options: ListenOptions, boo
         server.add_sockets(sockets)
         for url in _urls(sockets):
             logger.info("Listening on %s", url)
-        starting = asyncio.ensure_future(state.start_engine())
+        starting = asyncio.ensure_future(_start(state.models))
         await signals.unless(starting)
         if starting.done():
-            ready = starting.result()
-            metrics.boot_seconds |= {**boot, "engine": perf_counter() - began, "package": ready.load_seconds}
-            logger.info(
-                "%s is ready in %.2f s: %d blocks, %d sequences, context %d",
-                model.name,
-                sum(boot.values()) + metrics.boot_seconds["engine"],
-                ready.num_blocks,
-                ready.max_num_seqs,
-                state.max_model_len,
-            )
+            starting.result()
+            for hosted in state.models:
+                hosted.metrics.boot_seconds |= boot
+            names = ", ".join(hosted.model.name for hosted in state.models)
+            logger.info("%s is ready in %.2f s", names, sum(boot.values()) + perf_counter() - began)
             gc.freeze()  # what stays for good need not be visited again
         else:
             starting.cancel()
@@ -89,11 +80,13 @@ async def _serve(engine: Engine, model: ServedModel, options: ListenOptions, boo
         return INTERRUPTED if signals.is_interrupt else 0
     finally:
         server.stop()
-        await engine.close()
+        await asyncio.gather(*(hosted.close() for hosted in state.models))
         await state.wait_idle(LAST_WORDS)
         await server.close_all_connections()
-        if model.chat_template is not None:
-            model.chat_template.close()
+
+
+async def _start(models: Sequence[HostedModel]) -> None:
+    await asyncio.gather(*(hosted.start() for hosted in models))
 
 
 async def _drain(state: ServerState, signals: "_Signals") -> None:
@@ -101,13 +94,13 @@ async def _drain(state: ServerState, signals: "_Signals") -> None:
     if signals.is_interrupt:
         return
     timeout = state.limits.drain_timeout
-    logger.info("Draining: %d requests have up to %g s", state.metrics.num_http_requests, timeout)
+    logger.info("Draining: %d requests have up to %g s", state.num_http_requests, timeout)
     idle = asyncio.ensure_future(state.wait_idle(timeout))
     await signals.unless(idle, interrupt_only=True)
     if not idle.done():
         idle.cancel()
     elif not idle.result():
-        logger.warning("%d requests did not end in time and are aborted", state.metrics.num_http_requests)
+        logger.warning("%d requests did not end in time and are aborted", state.num_http_requests)
 
 
 class _Signals:

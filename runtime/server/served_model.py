@@ -1,6 +1,7 @@
 """The model that is served, as the HTTP side needs it: names, sizes, tokenizer, chat template, defaults."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pagedc.runtime.chat_template import ChatTemplate
-from pagedc.runtime.errors import PackageError
+from pagedc.runtime.errors import PackageError, UsageError
 from pagedc.runtime.manifest import manifest_path
 from pagedc.runtime.package import Package
 from pagedc.runtime.tokenizer import Tokenizer
@@ -28,12 +29,45 @@ class ServedModel:
     created: int  # Unix seconds
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
+    path: Path | None = None  # of the package
     default_sampling: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """What answers call the model."""
         return self.names[0]
+
+
+def choose_names(packages: Sequence[Package], given: Sequence[str]) -> list[tuple[str, ...]]:
+    """The names of each package: those that `--served-model-name` gives, else its own.
+
+    With one package each is a name; with several each is MODEL=NAME, MODEL being a package's own name or its
+    directory's. Raises UsageError for a name that none or two of them would have.
+    """
+    if len(packages) == 1:
+        return [tuple(given) or (packages[0].manifest.model.name,)]
+    names: list[list[str]] = [[] for _ in packages]
+    for text in given:
+        own, equals, name = text.partition("=")
+        matches = [i for i, package in enumerate(packages) if own in _own_names(package)]
+        if not equals or not name or len(matches) != 1:
+            raise UsageError(
+                f"--served-model-name {text}: with several packages it is MODEL=NAME, and MODEL the name of "
+                "one of them or of its directory"
+            )
+        names[matches[0]].append(name)
+    for package, own_names in zip(packages, names, strict=True):
+        if not own_names:
+            own_names.append(package.manifest.model.name)
+    flat = [name for own_names in names for name in own_names]
+    twice = sorted({name for name in flat if flat.count(name) > 1})
+    if twice:
+        raise UsageError(f"two packages would be called {twice[0]}: give --served-model-name DIRECTORY=NAME")
+    return [tuple(own_names) for own_names in names]
+
+
+def _own_names(package: Package) -> tuple[str, ...]:
+    return (package.manifest.model.name, package.path.name, package.path.name.removesuffix(".pagedc"))
 
 
 def open_served_model(package: Package, names: tuple[str, ...], max_model_len: int | None) -> ServedModel:
@@ -52,6 +86,7 @@ def open_served_model(package: Package, names: tuple[str, ...], max_model_len: i
         created=int(path.stat().st_mtime),
         tokenizer=Tokenizer(package.tokenizer_path),
         chat_template=chat_template,
+        path=package.path,
         default_sampling=_default_sampling(package.tokenizer_path),
     )
 

@@ -1,9 +1,9 @@
 """What the fields of a request may hold: SamplingParams come out, or one error that names the field."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pagedc.runtime.errors import ContextLengthError, NotFoundError, RequestError
+from pagedc.runtime.errors import ContextLengthError, RequestError
 from pagedc.runtime.sampling_params import MAX_LOGPROBS, SamplingParams
 from pagedc.runtime.server.json_body import quoted
 from pagedc.runtime.server.limits import Limits
@@ -47,14 +47,6 @@ _CHAT_REFUSED = (
     "web_search_options",
 )
 _MESSAGE_REFUSED = ("tool_calls", "function_call", "refusal", "audio", "annotations")
-
-
-def check_model(name: str, names: Sequence[str]) -> None:
-    """Refuse a model that is not served."""
-    if name not in names:
-        raise NotFoundError(
-            f"The model {quoted(name)} does not exist.", param="model", code="model_not_found"
-        )
 
 
 def check_chat(request: ChatCompletionRequest, limits: Limits) -> None:

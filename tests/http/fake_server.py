@@ -14,10 +14,10 @@ from pagedc.runtime.chat_template import ChatTemplate
 from pagedc.runtime.errors import PagedcError
 from pagedc.runtime.serve import set_up_logging
 from pagedc.runtime.server.auth import ApiKeys, read_api_keys
+from pagedc.runtime.server.hosted_model import Engine, HostedModel
 from pagedc.runtime.server.launch import ListenOptions, run_server
 from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.server.served_model import ServedModel
-from pagedc.runtime.server.state import Engine
 from pagedc.runtime.tokenizer import Tokenizer
 
 
@@ -46,7 +46,9 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
         engine = AsyncEngine("well", command=command)
         model.vocab_size = 40
     try:
-        return run_server(engine, model, options)
+        return run_server(
+            lambda: [HostedModel(model, lambda: engine, options.limits, engine=engine)], options
+        )
     except PagedcError as error:
         print(error, file=sys.stderr)
         return error.exit_code

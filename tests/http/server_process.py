@@ -142,7 +142,7 @@ class ServerProcess:
     def metric(self, name: str) -> float:
         """The value of a metric with one set of labels."""
         text = self.ask("GET", "/metrics").body.decode()
-        match = re.search(rf"^pagedc:{name}\{{[^}}]*\}} (\S+)$", text, re.MULTILINE)
+        match = re.search(rf"^pagedc:{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE)
         return float(match[1]) if match else 0.0
 
     def wait_for_metric(self, name: str, value: float, timeout: float = 10) -> None:

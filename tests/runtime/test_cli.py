@@ -11,6 +11,7 @@ from tests.runtime.packages import make_package
 
 from pagedc.runtime.cli import main, make_parser
 from pagedc.runtime.serve import engine_options
+from pagedc.runtime.shares import Share
 
 
 def parse(*words: str) -> Any:
@@ -30,7 +31,18 @@ def parse(*words: str) -> Any:
     ],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert parse("--memory", text).memory == size
+    assert parse("--memory", text).memory == Share(size)
+
+
+def test_shares_and_durations() -> None:
+    assert parse("--memory", "8GiB:3:1.5").memory == Share(8 << 30, (3, 1.5))
+    assert parse("--threads", "4:1:1").threads == Share(4, (1, 1))
+    assert [parse("--idle-unload", text).idle_unload for text in ("90", "1.5s", "10m", "1h")] == [
+        90,
+        1.5,
+        600,
+        3600,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +61,11 @@ def test_sizes(text: str, size: int) -> None:
         ["--drain-timeout", "nan"],
         ["--log-level", "loud"],
         ["--no-such-option"],
-        ["another package"],
+        ["--memory", "8GiB:"],
+        ["--memory", "8GiB:0"],
+        ["--threads", "2:a"],
+        ["--idle-unload", "0"],
+        ["--idle-unload", "10 min"],
     ],
 )
 def test_wrong_options_are_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,9 +76,9 @@ def test_wrong_options_are_usage_errors(words: list[str], capsys: pytest.Capture
 
 
 def test_options_reach_the_engine() -> None:
-    words = ["--memory", "1GiB", "--threads", "2", "--max-num-seqs", "3", "--max-num-batched-tokens", "4"]
+    words = ["--max-num-seqs", "3", "--max-num-batched-tokens", "4"]
     options = engine_options(parse(*words, "--max-model-len", "5", "--no-prefix-cache"))
-    assert (options.memory, options.num_threads, options.max_num_seqs) == (1 << 30, 2, 3)
+    assert options.max_num_seqs == 3
     assert (options.max_num_batched_tokens, options.max_model_len, options.prefix_cache) == (4, 5, False)
     assert engine_options(parse()).prefix_cache
 

@@ -155,7 +155,7 @@ class BaseHandler(RequestHandler):
         self._finish_failure(failure_of(exc_info[1]) if exc_info else status_failure(status_code))
 
     def _finish_failure(self, failure: Failure) -> None:
-        self.state.metrics.rejected[str(failure.status)] += 1
+        self.state.rejected[str(failure.status)] += 1
         self.set_status(failure.status)
         self.set_header("Content-Type", "application/json")
         for name, value in failure.headers.items():

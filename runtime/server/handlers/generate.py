@@ -14,6 +14,7 @@ from pagedc.runtime.server.completion_answer import CompletionAnswer
 from pagedc.runtime.server.failures import failure_of
 from pagedc.runtime.server.generation import Generation
 from pagedc.runtime.server.handlers.base import BaseHandler
+from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.prompts import Prompt, chat_prompt, completion_prompts
 from pagedc.runtime.server.protocol import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from pagedc.runtime.server.sse import EventStream, sse_event
@@ -21,7 +22,6 @@ from pagedc.runtime.server.validation import (
     DEFAULT_COMPLETION_TOKENS,
     check_chat,
     check_completion,
-    check_model,
     invalid,
     room_for,
     sampling_params,
@@ -33,6 +33,7 @@ class GenerateHandler(BaseHandler):
     """What both endpoints share; a subclass reads the request and names the answer."""
 
     allowed_methods = ("POST",)
+    hosted: HostedModel  # named by the request: known once it is read
     id_prefix: ClassVar[str]
     answer_type: ClassVar[type[Answer]]
 
@@ -59,14 +60,14 @@ class GenerateHandler(BaseHandler):
     async def _serve(self) -> None:
         arrived = perf_counter()
         request = self.read()
-        state = self.state
-        with state.admit(self.num_sequences(request)):
-            await state.wait_started()
+        hosted = self.hosted
+        with self.state.admit(hosted, self.num_sequences(request)):
+            await hosted.wait_started()
             prompts = await self.prompts(request)
             params = self.params(request, max(len(prompt.token_ids) for prompt in prompts))
             response_id = self.id_prefix + secrets.token_hex(16)
             generation = Generation(
-                state,
+                hosted,
                 response_id,
                 prompts,
                 params,
@@ -77,7 +78,7 @@ class GenerateHandler(BaseHandler):
                 arrived=arrived,
             )
             self.set_header("X-Request-Id", response_id)
-            answer = self.answer_type(response_id, int(time()), request, generation, state.model)
+            answer = self.answer_type(response_id, int(time()), request, generation, hosted.model)
             try:
                 if request.stream:
                     await self._stream(generation, answer)
@@ -109,7 +110,7 @@ class GenerateHandler(BaseHandler):
             # The status is out: the error is the last event, and no [DONE] follows.
             self.log_exception(type(error), error, error.__traceback__)
             failure = failure_of(error)
-            self.state.metrics.rejected[str(failure.status)] += 1
+            self.state.rejected[str(failure.status)] += 1
             await stream.send(sse_event(failure.body))
         await self.finish()
 
@@ -123,7 +124,7 @@ class CompletionsHandler(GenerateHandler):
     def read(self) -> CompletionRequest:
         """The checked body."""
         request = self.json_body(CompletionRequest)
-        check_model(request.model, self.state.model.names)
+        self.hosted = self.state.find(request.model)
         check_completion(request, self.state.limits)
         if (count := self.num_sequences(request)) > self.state.limits.max_sequences:
             raise invalid("n", f"prompts times n is {count}, above {self.state.limits.max_sequences}")
@@ -141,7 +142,7 @@ class CompletionsHandler(GenerateHandler):
         assert isinstance(request, CompletionRequest)
         return await completion_prompts(
             request.prompt,
-            self.state.model,
+            self.hosted.model,
             self.state.limits,
             add_special_tokens=request.add_special_tokens is not False,
         )
@@ -154,13 +155,13 @@ class CompletionsHandler(GenerateHandler):
         wanted = [count for count in (echoed, request.prompt_logprobs) if count is not None]
         return sampling_params(
             request,
-            self.state.model.default_sampling,
+            self.hosted.model.default_sampling,
             max_tokens=room_for(
-                num_prompt_tokens, asked, DEFAULT_COMPLETION_TOKENS, self.state.max_model_len
+                num_prompt_tokens, asked, DEFAULT_COMPLETION_TOKENS, self.hosted.max_model_len
             ),
             logprobs=request.logprobs,
             prompt_logprobs=max(wanted, default=None),
-            vocab_size=self.state.model.vocab_size,
+            vocab_size=self.hosted.model.vocab_size,
         )
 
 
@@ -173,7 +174,7 @@ class ChatCompletionsHandler(GenerateHandler):
     def read(self) -> ChatCompletionRequest:
         """The checked body."""
         request = self.json_body(ChatCompletionRequest)
-        check_model(request.model, self.state.model.names)
+        self.hosted = self.state.find(request.model)
         check_chat(request, self.state.limits)
         if request.add_special_tokens:
             raise unsupported("add_special_tokens", "the chat template writes its own")
@@ -182,7 +183,7 @@ class ChatCompletionsHandler(GenerateHandler):
     async def prompts(self, request: GenerationRequest) -> list[Prompt]:
         """The one conversation."""
         assert isinstance(request, ChatCompletionRequest)
-        return [await chat_prompt(request, request.messages, self.state.model, self.state.limits)]
+        return [await chat_prompt(request, request.messages, self.hosted.model, self.state.limits)]
 
     def params(self, request: GenerationRequest, num_prompt_tokens: int) -> SamplingParams:
         """All the room that the context has where no number is given."""
@@ -190,9 +191,9 @@ class ChatCompletionsHandler(GenerateHandler):
         asked = request.max_tokens if request.max_tokens is not None else request.max_completion_tokens
         return sampling_params(
             request,
-            self.state.model.default_sampling,
-            max_tokens=room_for(num_prompt_tokens, asked, None, self.state.max_model_len),
+            self.hosted.model.default_sampling,
+            max_tokens=room_for(num_prompt_tokens, asked, None, self.hosted.max_model_len),
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             prompt_logprobs=request.prompt_logprobs,
-            vocab_size=self.state.model.vocab_size,
+            vocab_size=self.hosted.model.vocab_size,
         )

@@ -3,8 +3,9 @@
 from typing import Any
 
 from pagedc import __version__
+from pagedc.runtime.metrics import ModelFigures, ServerFigures, render
 from pagedc.runtime.server.handlers.base import BaseHandler
-from pagedc.runtime.server.validation import check_model
+from pagedc.runtime.server.hosted_model import HostedModel
 
 
 class HealthHandler(BaseHandler):
@@ -44,9 +45,20 @@ class MetricsHandler(BaseHandler):
     """GET /metrics, in Prometheus' text form."""
 
     async def get(self) -> None:
-        """Counters of server and engine."""
-        engine = self.state.engine
-        body, content_type = self.state.metrics.render(engine.stats, engine.num_restarts)
+        """Counters of the server and of each model's engine."""
+        state = self.state
+        body, content_type = render(
+            ServerFigures(state.num_connections, state.rejected),
+            [
+                ModelFigures(
+                    hosted.metrics,
+                    hosted.engine.stats,
+                    hosted.engine.num_restarts,
+                    is_awake=hosted.status == "ready",
+                )
+                for hosted in state.models
+            ],
+        )
         self.set_header("Content-Type", content_type)
         self.finish(body)
 
@@ -55,27 +67,29 @@ class ModelsHandler(BaseHandler):
     """GET /v1/models."""
 
     async def get(self) -> None:
-        """All names under which the package is served."""
-        self.send_json({"object": "list", "data": [self.describe(name) for name in self.state.model.names]})
-
-    def describe(self, name: str) -> dict[str, Any]:
-        """One entry."""
-        model = self.state.model
-        return {
-            "id": name,
-            "object": "model",
-            "created": model.created,
-            "owned_by": "pagedc",
-            "root": model.name,
-            "parent": None,
-            "max_model_len": self.state.max_model_len,
-        }
+        """All names under which packages are served."""
+        models = [describe_model(name, hosted) for hosted in self.state.models for name in hosted.model.names]
+        self.send_json({"object": "list", "data": models})
 
 
-class ModelHandler(ModelsHandler):
+class ModelHandler(BaseHandler):
     """GET /v1/models/{id}."""
 
-    async def get(self, name: str) -> None:  # type: ignore[override]
+    async def get(self, name: str) -> None:
         """One model, or 404."""
-        check_model(name, self.state.model.names)
-        self.send_json(self.describe(name))
+        self.send_json(describe_model(name, self.state.find(name)))
+
+
+def describe_model(name: str, hosted: HostedModel) -> dict[str, Any]:
+    """A model's entry under one of its names."""
+    model = hosted.model
+    return {
+        "id": name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "pagedc",
+        "root": model.name,
+        "parent": None,
+        "max_model_len": hosted.max_model_len,
+        "status": hosted.status,
+    }

@@ -6,7 +6,7 @@ from pagedc.runtime.errors import RequestError
 from pagedc.runtime.server.handlers.base import BaseHandler
 from pagedc.runtime.server.prompts import chat_prompt, encode_text
 from pagedc.runtime.server.protocol import DetokenizeRequest, TokenizeRequest
-from pagedc.runtime.server.validation import check_model, check_token_id
+from pagedc.runtime.server.validation import check_token_id
 
 
 class TokenizeHandler(BaseHandler):
@@ -17,9 +17,8 @@ class TokenizeHandler(BaseHandler):
     async def post(self) -> None:
         """Token ids of a text, or of messages as the chat template writes them."""
         request = self.json_body(TokenizeRequest)
-        model = self.state.model
-        if request.model is not None:
-            check_model(request.model, model.names)
+        hosted = self.state.find(request.model)
+        model = hosted.model
         if (request.prompt is None) == (request.messages is None):
             raise RequestError("Give either prompt or messages.", param="prompt", code="invalid_value")
         if request.messages is not None:
@@ -35,7 +34,7 @@ class TokenizeHandler(BaseHandler):
             token_ids = await encode_text(request.prompt or "", model, add_special_tokens=add_special_tokens)
         answer: dict[str, Any] = {
             "count": len(token_ids),
-            "max_model_len": self.state.max_model_len,
+            "max_model_len": hosted.max_model_len,
             "tokens": token_ids,
             "token_strs": None,
         }
@@ -52,9 +51,7 @@ class DetokenizeHandler(BaseHandler):
     async def post(self) -> None:
         """The text of token ids, control tokens included."""
         request = self.json_body(DetokenizeRequest)
-        model = self.state.model
-        if request.model is not None:
-            check_model(request.model, model.names)
+        model = self.state.find(request.model).model
         for token_id in request.tokens:
             check_token_id("tokens", token_id, model.vocab_size)
         self.send_json({"prompt": model.tokenizer.decode(request.tokens, skip_special_tokens=False)})
