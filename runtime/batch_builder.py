@@ -43,7 +43,9 @@ class BatchBuilder:
         self._slots = np.empty(config.max_num_batched_tokens, np.int64)
         # Zeroed: behind a table's end stands some valid block id, if not a meaningful one.
         self._block_tables = np.zeros(config.max_num_seqs * config.max_blocks_per_seq, np.int32)
-        self._no_masks = np.empty((0, -(-config.vocab_size // 32)), np.uint32)
+        self._masks = np.empty(
+            (0, -(-config.vocab_size // 32)), np.uint32
+        )  # grows to as many as a step needs
 
     def build(self, schedule: Schedule) -> PreparedBatch:
         """The arrays of one step."""
@@ -86,6 +88,7 @@ class BatchBuilder:
                     prompt_rows.append(PromptRows(sequence, len(rows), start, num_rows))
                     rows.extend(range(first, first + num_rows))
         sampling = _lay_out_sampling(sampled, prompt_rows)
+        allowed_tokens = self._fill_masks(sampled, sampling.rows)
         batch = Batch(
             token_ids=tokens[:end],
             positions=positions[:end],
@@ -99,7 +102,7 @@ class BatchBuilder:
             history_tokens=sampling.history_tokens,
             bias_tokens=sampling.bias_tokens,
             bias_values=sampling.bias_values,
-            allowed_tokens=self._no_masks,
+            allowed_tokens=allowed_tokens,
             max_logprobs=sampling.max_logprobs,
         )
         return PreparedBatch(batch, sampled, prompt_rows)
@@ -114,6 +117,16 @@ class BatchBuilder:
             sequence.block_table[start // size : (start + num_tokens - 1) // size + 1], np.int64
         )
         self._slots[first:last] = blocks[positions // size - start // size] * size + positions % size
+
+    def _fill_masks(self, sampled: list[Sequence], rows: NDArray[np.void]) -> NDArray[np.uint32]:
+        """The masks of the sequences that have a grammar; each row of `rows` learns which is its own."""
+        grammars = [(row, sequence.grammar) for row, sequence in enumerate(sampled) if sequence.grammar]
+        if len(grammars) > len(self._masks):
+            self._masks = np.empty((len(grammars), self._masks.shape[1]), np.uint32)
+        for mask_row, (row, grammar) in enumerate(grammars):
+            grammar.fill_mask(self._masks[mask_row])
+            rows[row]["mask_row"] = mask_row
+        return self._masks[: len(grammars)]
 
     def _fill_block_tables(self, sequences: list[Sequence]) -> Int32:
         width = max(len(sequence.block_table) for sequence in sequences)

@@ -65,14 +65,11 @@ class BlockManager:
 
     def can_append(self, sequence: Sequence) -> bool:
         """Whether its tokens have, or can get, a slot each."""
-        return (
-            self._num_blocks_of(len(sequence.token_ids)) <= len(sequence.block_table)
-            or self.num_free_blocks > 0
-        )
+        return self._num_missing_blocks(sequence) <= self.num_free_blocks
 
     def append(self, sequence: Sequence) -> None:
-        """Give it one more block if its newest token needs one. Call only if `can_append`."""
-        if self._num_blocks_of(len(sequence.token_ids)) > len(sequence.block_table):
+        """Give it the blocks that its newest tokens need. Call only if `can_append`."""
+        for _ in range(self._num_missing_blocks(sequence)):
             sequence.block_table.append(self._take())
 
     def commit(self, sequence: Sequence) -> None:
@@ -123,6 +120,9 @@ class BlockManager:
                 counts[block] += 1
             assert sequence.num_computed_tokens <= len(sequence.block_table) * self.block_size
         assert counts == self._ref_counts, "reference counts are those of the block tables"
+
+    def _num_missing_blocks(self, sequence: Sequence) -> int:
+        return max(0, self._num_blocks_of(len(sequence.token_ids)) - len(sequence.block_table))
 
     def _num_blocks_of(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)

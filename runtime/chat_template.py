@@ -6,26 +6,19 @@ loop can be counted from inside, but not `'a' * 10**10`, a regular expression or
 while it compiles.
 """
 
-import os
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pagedc.runtime.errors import EngineError, PackageError, RequestError
-from pagedc.runtime.frames import FrameError, FrameReader, frame
+from pagedc.runtime.errors import PackageError, RequestError
+from pagedc.runtime.frames import FrameError
 from pagedc.runtime.messages import Render, Rendered
+from pagedc.runtime.worker import Worker
 
-START_SECONDS = 30.0  # for the process to import Jinja2, on the slowest machine
-_COMMAND = (sys.executable, "-P", "-m", "pagedc.runtime.template_process")
-# What Python itself needs to start; a template has no business with the rest, such as keys.
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
+_MODULE = "pagedc.runtime.template_process"
 _CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 
@@ -50,7 +43,7 @@ class ChatTemplate:
         self._time_limit = time_limit
         self._max_output = max_output
         self._lock = threading.Lock()
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
 
     @classmethod
     def open(
@@ -67,7 +60,7 @@ class ChatTemplate:
         """Start the process without waiting for it."""
         with self._lock:
             if self._worker is None:
-                self._worker = _Worker()
+                self._worker = Worker(_MODULE)
 
     def render(
         self,
@@ -114,9 +107,10 @@ class ChatTemplate:
             raise _refusal(f"the messages cannot be given to it: {error}") from None
         with self._lock:
             if self._worker is None:
-                self._worker = _Worker()
+                self._worker = Worker(_MODULE)
             try:
-                rendered = self._worker.ask(data, self._time_limit)
+                answer = self._worker.ask(data, self._time_limit)
+                rendered = msgspec.msgpack.decode(answer, type=Rendered)
             except TimeoutError:
                 self._drop()
                 raise _refusal(f"it takes longer than {self._time_limit:g} s") from None
@@ -134,54 +128,6 @@ class ChatTemplate:
         if self._worker is not None:
             self._worker.kill()
             self._worker = None
-
-
-class _Worker:
-    """One template process."""
-
-    def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [*_COMMAND, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # what it has to say comes through the socket
-                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                )
-            except OSError as error:
-                self._socket.close()
-                raise EngineError(
-                    f"the chat template's process cannot be started: {error.strerror}"
-                ) from None
-        self._reader = FrameReader()
-        self._is_started = False
-
-    def ask(self, data: bytes, time_limit: float) -> Rendered:
-        """Raises TimeoutError, or OSError if the process died."""
-        if not self._is_started:
-            self._receive(time.monotonic() + START_SECONDS)
-            self._is_started = True
-        deadline = time.monotonic() + time_limit
-        self._socket.settimeout(time_limit)
-        self._socket.sendall(frame(data))
-        return msgspec.msgpack.decode(self._receive(deadline), type=Rendered)
-
-    def kill(self) -> None:
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
-
-    def _receive(self, deadline: float) -> bytes:
-        frames: list[bytes] = []
-        while not frames:
-            self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
-            data = self._socket.recv(1 << 18)
-            if not data:
-                raise ConnectionResetError("it closed its socket")
-            frames = self._reader.feed(data)
-        return frames[0]
 
 
 def _refusal(reason: str) -> RequestError:

@@ -144,7 +144,7 @@ def _add_engine_options(group: "argparse._ArgumentGroup | argparse.ArgumentParse
 def _add_chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="PACKAGE|URL", help="a package, or the address of a server")
     parser.add_argument("--system", metavar="TEXT", help="the system's message")
-    parser.add_argument("--temperature", type=_number(0, 100), help="0 = always the likeliest token")
+    parser.add_argument("--temperature", type=_number(0, 2), help="0 = always the likeliest token")
     parser.add_argument("--max-tokens", type=_integer(1, 1 << 30), metavar="N", help="of one answer")
     parser.add_argument("--seed", type=_integer(-(2**63), 2**63 - 1), help="the same answers again")
     parser.add_argument("--model", metavar="NAME", help="at a URL: which model (default: the first)")

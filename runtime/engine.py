@@ -5,6 +5,7 @@ The engine sees numpy arrays and token ids; it knows neither tensors nor text no
 
 import secrets
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from pagedc.runtime.batch import Executor, StepResult
 from pagedc.runtime.batch_builder import BatchBuilder, PreparedBatch
@@ -12,16 +13,29 @@ from pagedc.runtime.block_manager import BlockManager
 from pagedc.runtime.config import EngineConfig
 from pagedc.runtime.errors import ContextLengthError, RequestError
 from pagedc.runtime.messages import AddRequest, EngineStats, Logprob, TokenEvent
+from pagedc.runtime.messages import RequestError as Refusal
 from pagedc.runtime.row_template import make_row_template
 from pagedc.runtime.scheduler import Schedule, Scheduler
-from pagedc.runtime.sequence import Sequence, int32_array
+from pagedc.runtime.sequence import Sequence, Status, int32_array
+from pagedc.runtime.structured_output import GrammarCompiler
+
+GRAMMAR_WAIT = 0.02  # seconds that a step waits for a grammar when there is nothing else to do
 
 
 class Engine:
     """Owns the sequences; the executor stays the caller's to close."""
 
-    def __init__(self, executor: Executor, config: EngineConfig, eos_token_ids: Iterable[int]) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        config: EngineConfig,
+        eos_token_ids: Iterable[int],
+        grammars: GrammarCompiler | None = None,  # None = requests with a grammar are refused
+    ) -> None:
         self.config = config
+        self._grammars = grammars
+        self._compiling: set[str] = set()  # requests whose grammar is not there yet
+        self._refusals: list[Refusal] = []
         self.eos_token_ids = frozenset(eos_token_ids)
         block_manager = BlockManager(config.num_blocks, config.block_size, prefix_cache=config.prefix_cache)
         self.scheduler = Scheduler(
@@ -40,7 +54,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.scheduler.running or self.scheduler.waiting)
+        return bool(self.scheduler.running or self.scheduler.waiting or self._compiling)
 
     def add_request(self, request: AddRequest) -> None:
         """Queue a request; raises RequestError for one that cannot be served."""
@@ -69,7 +83,14 @@ class Engine:
             for i in range(params.n)
         ]
         self._num_added += params.n
-        self._sequences[request.request_id] = list(sequences)
+        self._sequences[request.request_id] = sequences
+        if params.grammar and self._grammars is not None:
+            self._compiling.add(request.request_id)
+            self._grammars.submit(request.request_id, params.grammar)
+        else:
+            self._queue(sequences)
+
+    def _queue(self, sequences: list[Sequence]) -> None:
         first, *others = sequences
         self.scheduler.add(first)
         if self.config.prefix_cache and others:
@@ -86,6 +107,8 @@ class Engine:
 
     def step(self) -> list[TokenEvent]:
         """Run one step and return what it brought; raises ExecutorError when the device failed."""
+        if self._compiling:
+            self._take_grammars()
         schedule = self.scheduler.schedule()
         if not schedule.sequences:
             return []
@@ -93,12 +116,19 @@ class Engine:
         result = self._executor.step(prepared.batch)
         return self._postprocess(schedule, prepared, result)
 
+    def take_refusals(self) -> list[Refusal]:
+        """Requests that ended in an error since this was last asked."""
+        refusals, self._refusals = self._refusals, []
+        return refusals
+
     def stats(self) -> EngineStats:
         """State now, and counters since the start."""
         scheduler = self.scheduler
         return EngineStats(
             num_running=len(scheduler.running),
-            num_waiting=len(scheduler.waiting) + sum(map(len, self._siblings.values())),
+            num_waiting=len(scheduler.waiting)
+            + sum(map(len, self._siblings.values()))
+            + sum(len(self._sequences[request_id]) for request_id in self._compiling),
             kv_cache_usage=scheduler.block_manager.usage,
             num_preemptions=scheduler.num_preemptions,
             prefix_cache_queries=scheduler.prefix_cache_queries,
@@ -127,6 +157,8 @@ class Engine:
             if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
                 wrong = next(token_id for token_id in token_ids if not 0 <= token_id < vocab_size)
                 raise RequestError(f"{name} holds token id {wrong}, not in [0, {vocab_size})", param=name)
+        if params.grammar and self._grammars is None:
+            raise RequestError("this engine has no tokenizer to follow a grammar with", param="grammar")
         if params.n > self.config.max_num_seqs:
             raise RequestError(f"n is {params.n}, above max_num_seqs, {self.config.max_num_seqs}", param="n")
 
@@ -149,28 +181,25 @@ class Engine:
         events = []
         token_ids = result.token_ids.tolist()
         for row, sequence in enumerate(prepared.sampled):
-            events.append(self._take_token(sequence, token_ids[row], result, row))
-        self._num_generation_tokens += len(events)
+            if sequence.grammar is not None and (error := sequence.grammar.error):
+                self._refuse(sequence.request_id, f"the grammar cannot be followed any further: {error}")
+            elif sequence.status is not Status.FINISHED:  # with a sibling that was refused
+                events.append(self._take_token(sequence, token_ids[row], result, row))
+        self._num_generation_tokens += sum(len(event.token_ids) for event in events)
         self._num_steps += 1
         return events
 
     def _take_token(self, sequence: Sequence, token_id: int, result: StepResult, row: int) -> TokenEvent:
-        sequence.token_ids.append(token_id)
-        num_completion_tokens = sequence.num_completion_tokens
-        is_stop = token_id in sequence.stop_ids and num_completion_tokens > sequence.params.min_tokens
-        is_first = num_completion_tokens == 1
+        is_first = sequence.num_completion_tokens == 0
+        taken = self._extend(sequence, token_id)
         num_logprobs = sequence.row_template.num_logprobs
         event = TokenEvent(
             request_id=sequence.request_id,
             index=sequence.index,
-            token_ids=[token_id],
+            token_ids=taken.token_ids,
             logprobs=[_logprob(token_id, result, row, num_logprobs)] if num_logprobs >= 0 else [],
-            finish_reason="stop"
-            if is_stop
-            else "length"
-            if num_completion_tokens >= sequence.max_tokens
-            else None,
-            stop_token_id=token_id if is_stop else None,
+            finish_reason=taken.finish_reason,
+            stop_token_id=taken.stop_token_id,
             num_cached_tokens=sequence.num_cached_tokens if is_first else 0,
             prompt_logprobs=self._pop_prompt_logprobs(sequence) if is_first else None,
         )
@@ -180,6 +209,49 @@ class Engine:
         if event.finish_reason is not None:
             self._finish(sequence)
         return event
+
+    def _extend(self, sequence: Sequence, token_id: int) -> "_Taken":
+        """Append a token, and those that the sequence's grammar forces after it, as far as it may grow."""
+        grammar, params = sequence.grammar, sequence.params
+        taken: list[int] = []
+        pending = [token_id]
+        while pending:
+            for each in pending:
+                taken.append(each)
+                sequence.token_ids.append(each)
+                num_tokens = sequence.num_completion_tokens
+                if each in sequence.stop_ids and num_tokens > params.min_tokens:
+                    return _Taken(taken, "stop", each)
+                if grammar is not None:
+                    grammar.take(each)
+                    if grammar.is_finished and not grammar.error:
+                        return _Taken(taken, "stop", each if each in self.eos_token_ids else None)
+                if num_tokens >= sequence.max_tokens:
+                    return _Taken(taken, "length", None)
+            # A forced token has no row of logits, and so no logprob.
+            pending = grammar.forced_tokens() if grammar is not None and params.logprobs is None else []
+        return _Taken(taken, None, None)
+
+    def _take_grammars(self) -> None:
+        """Queue the requests whose grammar is there."""
+        assert self._grammars is not None
+        is_idle = not (self.scheduler.running or self.scheduler.waiting)
+        for compiled in self._grammars.take(GRAMMAR_WAIT if is_idle else 0.0):
+            if compiled.request_id not in self._compiling:
+                continue  # aborted meanwhile
+            if compiled.state is None:
+                self._refuse(compiled.request_id, f"the grammar cannot be compiled: {compiled.error}")
+                continue
+            self._compiling.remove(compiled.request_id)
+            sequences = self._sequences[compiled.request_id]
+            for sequence in sequences:
+                sequence.grammar = compiled.state.copy()
+            self._queue(sequences)
+
+    def _refuse(self, request_id: str, message: str) -> None:
+        if request_id in self._sequences:
+            self.abort(request_id)
+            self._refusals.append(Refusal(request_id, message, code="invalid_grammar"))
 
     def _pop_prompt_logprobs(self, sequence: Sequence) -> list[Logprob | None] | None:
         if not sequence.wants_prompt_logprobs:
@@ -197,12 +269,25 @@ class Engine:
         open_sequences.remove(sequence)
         if not open_sequences:
             del self._sequences[sequence.request_id]
+        if sequence.request_id in self._compiling:
+            sequence.status = Status.FINISHED
+            if not open_sequences:
+                self._compiling.remove(sequence.request_id)
+            return
         held = next((held for held in self._siblings.values() if sequence in held), None)
         if held is not None:
             held.remove(sequence)
             return
         self.scheduler.finish(sequence)
         self._release_siblings(sequence)
+
+
+class _Taken(NamedTuple):
+    """What one step adds to a sequence."""
+
+    token_ids: list[int]
+    finish_reason: str | None
+    stop_token_id: int | None
 
 
 def derive_seed(seed: int, index: int) -> int:

@@ -53,10 +53,13 @@ def open_engine(start: Start) -> Engine:
     from pagedc.runtime.config import resolve
     from pagedc.runtime.executors import open_executor
     from pagedc.runtime.package import Package
+    from pagedc.runtime.structured_output import GrammarCompiler
 
     package = Package.open(start.package)
     config = resolve(package.manifest, start.options)
-    return Engine(open_executor(package, config), config, package.manifest.model.eos_token_ids)
+    eos_token_ids = package.manifest.model.eos_token_ids
+    grammars = GrammarCompiler(package.tokenizer_path / "tokenizer.json", config.vocab_size, eos_token_ids)
+    return Engine(open_executor(package, config), config, eos_token_ids, grammars)
 
 
 def serve(connection: socket.socket, open_engine: Callable[[Start], Engine]) -> int:
@@ -110,7 +113,7 @@ def _run(engine: Engine, channel: "_Channel", messages: "list[ToEngine | Request
         if channel.is_closed or (is_leaving and not engine.has_work):
             return 0
         events = engine.step()
-        channel.send(Outputs(events, errors, engine.stats()))
+        channel.send(Outputs(events, errors + engine.take_refusals(), engine.stats()))
         messages = []
 
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from pagedc.runtime.config import EngineOptions, resolve
 from pagedc.runtime.engine import Engine
+from pagedc.runtime.errors import RequestError
 from pagedc.runtime.executors import open_executor
 from pagedc.runtime.messages import AddRequest
 from pagedc.runtime.outputs import OutputCollector, OutputDelta, RequestOutput
 from pagedc.runtime.package import Package
 from pagedc.runtime.prompting import Prompt, Prompter, list_prompts
 from pagedc.runtime.sampling_params import SamplingParams
+from pagedc.runtime.structured_output import GrammarCompiler
 from pagedc.runtime.tokenizer import Tokenizer
 
 
@@ -35,7 +37,10 @@ class LLM:
         self.config = resolve(self.package.manifest, EngineOptions(**options))
         self._prompter = Prompter(self.package.tokenizer_path)
         self._executor = open_executor(self.package, self.config)
-        self._engine = Engine(self._executor, self.config, self.package.manifest.model.eos_token_ids)
+        eos_token_ids = self.package.manifest.model.eos_token_ids
+        tokenizer_file = self.package.tokenizer_path / "tokenizer.json"
+        grammars = GrammarCompiler(tokenizer_file, self.config.vocab_size, eos_token_ids)
+        self._engine = Engine(self._executor, self.config, eos_token_ids, grammars)
         self._lock = threading.Lock()
         self._collectors: dict[str, OutputCollector] = {}
         self._deltas: dict[str, list[OutputDelta]] = {}  # of each open request, not handed out yet
@@ -110,6 +115,8 @@ class LLM:
                 added.append(self._add(prompt, each))
             while not all(collector.is_finished for collector in added):
                 self._step()
+            for collector in added:
+                collector.check()
         finally:
             for collector in added:
                 self._drop(collector)
@@ -123,6 +130,7 @@ class LLM:
                 deltas, self._deltas[collector.request_id] = self._deltas[collector.request_id], []
                 yield from deltas
                 if is_finished:
+                    collector.check()
                     return
                 self._step()
         finally:
@@ -142,7 +150,11 @@ class LLM:
     def _step(self) -> None:
         """One step of the engine, whose events go to whom they belong."""
         with self._lock:
-            for event in self._engine.step():
+            events = self._engine.step()
+            for refusal in self._engine.take_refusals():
+                if (collector := self._collectors.get(refusal.request_id)) is not None:
+                    collector.fail(RequestError(refusal.message, code=refusal.code, param=refusal.param))
+            for event in events:
                 collector = self._collectors.get(event.request_id)
                 delta = collector.add(event) if collector is not None else None
                 if delta is None:

@@ -1,5 +1,5 @@
-"""What the server's process says to an engine's and to the one that renders chat templates: msgpack, never
-pickle.
+"""What the server's process says to an engine's and to those that render chat templates and try grammars:
+msgpack, never pickle.
 """
 
 from typing import Any, Literal
@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from pagedc.runtime.config import EngineOptions
+from pagedc.runtime.grammars import GrammarKind
 from pagedc.runtime.sampling_params import SamplingParams
 
 
@@ -122,4 +123,18 @@ class Rendered(msgspec.Struct, frozen=True, array_like=True):
     """The text, or one line that says why there is none."""
 
     text: str | None
+    error: str = ""
+
+
+class CheckGrammar(msgspec.Struct, frozen=True, array_like=True):
+    """Try to compile what a request's field holds."""
+
+    kind: GrammarKind
+    text: str
+
+
+class CheckedGrammar(msgspec.Struct, frozen=True, array_like=True):
+    """For `SamplingParams.grammar`, or one line that says why there is none."""
+
+    grammar: str | None
     error: str = ""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pagedc.runtime.detokenizer import Detokenizer
+from pagedc.runtime.errors import RequestError
 from pagedc.runtime.messages import Logprob, TokenEvent
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.tokenizer import Tokenizer
@@ -66,6 +67,7 @@ class OutputCollector:
         self, request_id: str, tokenizer: Tokenizer, prompt_token_ids: Sequence[int], params: SamplingParams
     ) -> None:
         self.request_id = request_id
+        self._error: RequestError | None = None
         self.output = RequestOutput(list(prompt_token_ids), [CompletionOutput(i) for i in range(params.n)])
         self._detokenizers = [
             Detokenizer(tokenizer, stop=params.stop, prompt_token_ids=prompt_token_ids)
@@ -74,8 +76,19 @@ class OutputCollector:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every sequence has ended."""
-        return all(output.finish_reason is not None for output in self.output.outputs)
+        """Whether every sequence has ended, or the request failed."""
+        return self._error is not None or all(
+            output.finish_reason is not None for output in self.output.outputs
+        )
+
+    def fail(self, error: RequestError) -> None:
+        """The engine gave the request up."""
+        self._error = error
+
+    def check(self) -> None:
+        """Raise what `fail` was given."""
+        if self._error is not None:
+            raise self._error
 
     def add(self, event: TokenEvent) -> OutputDelta | None:
         """Take an event; None if its sequence has ended already.

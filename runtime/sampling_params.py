@@ -30,9 +30,10 @@ class SamplingParams(
     ignore_eos: bool = False
     logprobs: int | None = None  # None = none, 0 = of the chosen token, n = and of the n most likely
     prompt_logprobs: int | None = None
+    grammar: str = ""  # what the completion must be, of grammars.py; "" = anything
 
     def __post_init__(self) -> None:
-        _check("temperature", self.temperature, 0, 100)
+        _check("temperature", self.temperature, 0, 2)
         _check("top_p", self.top_p, 0, 1)
         _check("top_k", self.top_k, 0, 2**31 - 1)
         _check("min_p", self.min_p, 0, 1)
@@ -43,6 +44,8 @@ class SamplingParams(
         _check("min_tokens", self.min_tokens, 0, 2**31 - 1)
         if self.top_p == 0:
             raise ValueError("top_p is 0, not in (0, 1]")
+        if self.grammar and self.ignore_eos:
+            raise ValueError("ignore_eos is true, but a grammar says where its text ends")
         if self.seed is not None:
             _check("seed", self.seed, -(2**63), 2**64 - 1)
         if self.max_tokens is not None:

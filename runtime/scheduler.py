@@ -5,10 +5,11 @@ from a log.
 
 Each step takes every decoding sequence first (one token each), then spends what is left of
 `max_num_batched_tokens` on prefill, oldest first, in chunks. A sequence gets a state slot and the blocks of
-all its tokens when it is admitted, and one more block when a decoded token needs it; when none is left, the
-newest sequence of the lowest priority is preempted: it gives everything back and is prefilled again later.
-The head of the queue is never passed over, so nothing starves: the oldest running sequence always proceeds,
-and the cache holds at least one sequence of any length.
+all its tokens when it is admitted, and more blocks when its new tokens need them: one that it decoded, and
+those that its grammar forced after it, which are prefilled. When none is left, the newest sequence of the
+lowest priority is preempted: it gives everything back and is prefilled again later. The head of the queue is
+never passed over, so nothing starves: the oldest running sequence always proceeds, and the cache holds at
+least one sequence of any length.
 """
 
 from bisect import bisect_left, insort
@@ -76,19 +77,20 @@ class Scheduler:
         return Schedule(sequences, num_new_tokens)
 
     def _schedule_decodes(self) -> list[Sequence]:
-        """Every decoding sequence that has a slot for its newest token, after preempting as many as it
-        takes.
+        """Every decoding sequence. Each running one gets slots for its newest tokens, after preempting as
+        many as it takes.
         """
         block_manager = self.block_manager
         decodes = []
         for sequence in list(self.running):
-            if sequence.status is not Status.RUNNING or sequence.num_uncomputed_tokens != 1:
+            if sequence.status is not Status.RUNNING:
                 continue
             while not block_manager.can_append(sequence) and self.running[-1] is not sequence:
                 self._preempt(self.running[-1])
             if block_manager.can_append(sequence):
                 block_manager.append(sequence)
-                decodes.append(sequence)
+                if sequence.num_uncomputed_tokens == 1:
+                    decodes.append(sequence)
             else:
                 self._preempt(sequence)
         return decodes

@@ -6,6 +6,7 @@ from enum import Enum
 
 from pagedc.runtime.row_template import RowTemplate
 from pagedc.runtime.sampling_params import SamplingParams
+from pagedc.runtime.structured_output import GrammarState
 
 
 class Status(Enum):
@@ -39,6 +40,7 @@ class Sequence:
     priority: int = 0  # smaller = sooner
     cache_salt: str = ""
     wants_prompt_logprobs: bool = False
+    grammar: GrammarState | None = None
 
     status: Status = Status.WAITING
     block_table: "array[int]" = field(default_factory=int32_array)
@@ -61,5 +63,7 @@ class Sequence:
 
     @property
     def num_uncomputed_tokens(self) -> int:
-        """1 while decoding; more while its prompt, or all of it after a preemption, is being prefilled."""
+        """1 while decoding; more while its prompt, tokens that its grammar forced, or all of it after a
+        preemption are being prefilled.
+        """
         return len(self.token_ids) - self.num_computed_tokens

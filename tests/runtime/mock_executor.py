@@ -123,4 +123,8 @@ class MockExecutor:
         logits -= row["frequency_penalty"] * counts + row["presence_penalty"] * (counts > 0)
         bias = slice(row["bias_start"], row["bias_end"])
         np.add.at(logits, batch.bias_tokens[bias], batch.bias_values[bias])
+        if row["mask_row"] >= 0:
+            mask = batch.allowed_tokens[row["mask_row"]]
+            allowed = np.unpackbits(mask.view(np.uint8), bitorder="little", count=len(logits))
+            logits[allowed == 0] = -np.inf
         return logits

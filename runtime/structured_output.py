@@ -1,0 +1,151 @@
+"""Keep a sequence's tokens within its grammar: compiled off the engine's thread, asked for a mask each step.
+
+llguidance is imported, and the package's tokenizer read for it (0.3 s, 40 MiB), when the first request with a
+grammar comes: most servers never see one.
+"""
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import llguidance
+
+MAX_CACHED = 64  # compiled grammars
+MAX_CACHED_CHARS = 4 << 20  # of their texts together
+
+
+def parser_limits() -> "llguidance.LLParserLimits":
+    """Bounds of one grammar: of a mask some 5 ms of work, of the lexer's tables some 40 MB."""
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(
+        step_lexer_fuel=50_000,  # 14 thousand a millisecond
+        step_max_items=20_000,  # 20 thousand a millisecond
+        max_lexer_states=20_000,  # of 1–2 kB
+        max_grammar_size=100_000,  # symbols
+        verbose_errors=False,
+    )
+
+
+class GrammarState:
+    """Where one sequence is in its grammar. It follows the tokens that exist, not those that are computed: a
+    preempted sequence keeps it.
+    """
+
+    def __init__(self, matcher: "llguidance.LLMatcher") -> None:
+        self._matcher = matcher
+
+    @property
+    def error(self) -> str:
+        """Why no mask can be had any more; "" while all is well."""
+        error: str = self._matcher.get_error() if self._matcher.is_error() else ""
+        return " ".join(error.replace("<non-verbose/>", "").split())
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no token may follow."""
+        return bool(self._matcher.is_stopped())
+
+    def copy(self) -> "GrammarState":
+        """For another sequence, at the same place."""
+        return GrammarState(self._matcher.deep_copy())
+
+    def fill_mask(self, row: NDArray[np.uint32]) -> None:
+        """Set the bits [ceil(vocab_size / 32)] of the tokens that may come next; of all if there is an
+        error.
+        """
+        self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+        if self._matcher.is_error():
+            row.fill(0xFFFFFFFF)
+
+    def take(self, token_id: int) -> None:
+        """Go on past a token."""
+        self._matcher.consume_token(token_id)
+
+    def forced_tokens(self) -> list[int]:
+        """The tokens that must come next, however the model scores them."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
+
+
+class Compiled(NamedTuple):
+    """What became of a request's grammar."""
+
+    request_id: str
+    state: GrammarState | None  # at the beginning; to be copied for each sequence
+    error: str = ""
+
+
+class GrammarCompiler:
+    """Compiles in a thread of its own, and remembers. All methods belong to the engine's thread."""
+
+    def __init__(self, tokenizer_file: Path, vocab_size: int, eos_token_ids: Iterable[int]) -> None:
+        self._tokenizer_file = tokenizer_file
+        self._vocab_size = vocab_size
+        self._eos_token_ids = sorted(eos_token_ids)
+        self._jobs: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Compiled] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        # The rest is the thread's.
+        self._tokenizer: llguidance.LLTokenizer | None = None
+        self._cache: OrderedDict[str, Compiled] = OrderedDict()
+        self._num_chars = 0
+
+    def submit(self, request_id: str, grammar: str) -> None:
+        """Begin to compile; `take` brings the result."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="grammars", daemon=True)
+            self._thread.start()
+        self._jobs.put((request_id, grammar))
+
+    def take(self, timeout: float) -> list[Compiled]:
+        """What has been compiled, after waiting at most `timeout` seconds for the first."""
+        done: list[Compiled] = []
+        try:
+            done.append(self._done.get(timeout=timeout) if timeout > 0 else self._done.get_nowait())
+            while True:
+                done.append(self._done.get_nowait())
+        except queue.Empty:
+            return done
+
+    def _work(self) -> None:
+        while True:
+            request_id, grammar = self._jobs.get()
+            try:
+                compiled = self._compile(grammar)
+            except Exception as error:  # a thread that died would leave its requests waiting
+                compiled = Compiled("", None, f"{type(error).__name__}: {error}")
+            self._done.put(compiled._replace(request_id=request_id))
+
+    def _compile(self, grammar: str) -> Compiled:
+        found = self._cache.pop(grammar, None)
+        if found is None:
+            found = self._compile_new(grammar)
+            self._num_chars += len(grammar)
+        self._cache[grammar] = found
+        while len(self._cache) > MAX_CACHED or (self._num_chars > MAX_CACHED_CHARS and len(self._cache) > 1):
+            text, _ = self._cache.popitem(last=False)
+            self._num_chars -= len(text)
+        return found
+
+    def _compile_new(self, grammar: str) -> Compiled:
+        from llguidance import LLMatcher, LLTokenizer
+
+        if self._tokenizer is None:
+            # Without "slices", tables that halve the time of a mask but double that of reading the tokenizer,
+            # during which llguidance holds Python's lock and so the engine.
+            self._tokenizer = LLTokenizer(
+                self._tokenizer_file.read_text(),
+                n_vocab=self._vocab_size,
+                eos_token=self._eos_token_ids or None,
+                slices=[],
+            )
+        state = GrammarState(LLMatcher(self._tokenizer, grammar, log_level=0, limits=parser_limits()))
+        return Compiled("", None, state.error) if state.error else Compiled("", state)

@@ -1,0 +1,66 @@
+"""A process that does one thing that cannot be trusted to end: asked one question at a time, killed when
+late.
+
+It answers on its end of a socket pair with frames; an empty one says that it has started.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+from pagedc.runtime.errors import EngineError
+from pagedc.runtime.frames import FrameReader, frame
+
+START_SECONDS = 30.0  # for the process to import what it needs, on the slowest machine
+# What Python itself needs to start; what comes from outside has no business with the rest, such as keys.
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
+
+
+class Worker:
+    """One process, `python -m MODULE FD`; started at once, without waiting for it."""
+
+    def __init__(self, module: str) -> None:
+        """Raises EngineError if it cannot be started."""
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # what it has to say comes through the socket
+                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                )
+            except OSError as error:
+                self._socket.close()
+                raise EngineError(f"{module} cannot be started: {error.strerror}") from None
+        self._reader = FrameReader()
+        self._is_started = False
+
+    def ask(self, data: bytes, time_limit: float) -> bytes:
+        """Its answer; raises TimeoutError, or OSError or FrameError if the process died."""
+        if not self._is_started:
+            self._receive(time.monotonic() + START_SECONDS)
+            self._is_started = True
+        deadline = time.monotonic() + time_limit
+        self._socket.settimeout(time_limit)
+        self._socket.sendall(frame(data))
+        return self._receive(deadline)
+
+    def kill(self) -> None:
+        """End it; what it was doing is lost."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _receive(self, deadline: float) -> bytes:
+        frames: list[bytes] = []
+        while not frames:
+            self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
+            data = self._socket.recv(1 << 18)
+            if not data:
+                raise ConnectionResetError("it closed its socket")
+            frames = self._reader.feed(data)
+        return frames[0]
