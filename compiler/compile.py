@@ -18,11 +18,11 @@ from pagedc.compiler.package_files import write_package_files
 from pagedc.compiler.passes import run_passes
 from pagedc.compiler.program import Program
 from pagedc.compiler.progress import Phase, Progress
-from pagedc.compiler.report import dump_tuning
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets import open_target
 from pagedc.compiler.targets.base import Facts, Target
 from pagedc.compiler.trace import trace
+from pagedc.compiler.tuning import dump_tuning
 from pagedc.compiler.weights import WeightPacker
 from pagedc.compiler.weights_file import write_weights
 from pagedc.runtime.manifest import (

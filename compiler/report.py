@@ -10,38 +10,11 @@ import msgspec
 
 from pagedc.compiler.errors import CheckpointError
 from pagedc.compiler.progress import PhaseTime
+from pagedc.compiler.tuning import TUNING_NAME, Tuning
 from pagedc.runtime.manifest import Manifest, manifest_path, parse_manifest
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-TUNING_NAME = "tuning.json"
-
-
-class TunedKernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One kernel at one shape."""
-
-    kernel: str  # "layer.qkv"
-    shape: str  # "T=1 N=960 K=576 int4_g32_min"
-    candidates: int  # that were timed; 1 = there was nothing to choose
-    config: str  # of the chosen one: "panels=2 k_unroll=4"
-    microseconds: float | None = None  # None = not timed
-    percent_of_limit: float | None = None  # of the machine's read bandwidth or arithmetic, whichever binds
-    speedup: float | None = None  # over the default config
-
-
-class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that was tuned, on one machine."""
-
-    device: str
-    mode: str  # "none" = no kernel was timed, each is its default
-    kernels: list[TunedKernel] = []
-    read_bandwidth: float | None = None  # bytes a second, measured beside the kernels
-
-
-def dump_tuning(tuning: Tuning) -> bytes:
-    """As JSON: the same bytes for the same rows."""
-    return msgspec.json.format(msgspec.json.encode(tuning, order="deterministic"), indent=2) + b"\n"
 
 
 def load_manifest(package: Path) -> Manifest:

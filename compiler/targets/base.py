@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from pagedc.compiler.checkpoint.base import QuantizedTensor
 from pagedc.compiler.program import Program
-from pagedc.compiler.report import Tuning
 from pagedc.compiler.rows.kernel import RowKernel
 from pagedc.compiler.seal import PackageWriter
+from pagedc.compiler.tuning import Tuning
 from pagedc.runtime import manifest
 
 

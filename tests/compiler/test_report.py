@@ -8,14 +8,8 @@ from rich.console import Console
 
 from pagedc.compiler.errors import CheckpointError
 from pagedc.compiler.progress import PhaseTime
-from pagedc.compiler.report import (
-    TunedKernel,
-    Tuning,
-    dump_tuning,
-    load_tuning,
-    print_report,
-    report_as_dict,
-)
+from pagedc.compiler.report import load_tuning, print_report, report_as_dict
+from pagedc.compiler.tuning import TunedKernel, Tuning, dump_tuning
 from pagedc.runtime.manifest import (
     ABI_VERSION,
     SCHEMA_VERSION,

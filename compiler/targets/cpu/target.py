@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pagedc.kernels.cpu as cpu_kernels
 from pagedc.compiler.program import Program
-from pagedc.compiler.report import Tuning
 from pagedc.compiler.rows.kernel import RowKernel
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cpu import row_printer, toolchain
 from pagedc.compiler.targets.cpu.emit import BLOCK_SIZE, emit, kv_block_bytes
 from pagedc.compiler.targets.cpu.weight_layout import CpuLayout
+from pagedc.compiler.tuning import Tuning
 from pagedc.runtime import manifest
 
 SOURCE = "model.cpp"
