@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pagedc.compiler.accuracy import measure
 from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.checkpoint.base import Checkpoint
 from pagedc.compiler.checkpoint.special_tokens import special_tokens
@@ -18,6 +20,8 @@ from pagedc.compiler.package_files import write_package_files
 from pagedc.compiler.passes import run_passes
 from pagedc.compiler.program import Program
 from pagedc.compiler.progress import Phase, Progress
+from pagedc.compiler.quantize import ROUNDED_FORMATS
+from pagedc.compiler.report import accuracy_line
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets import open_target
 from pagedc.compiler.targets.base import Facts, Target
@@ -69,12 +73,18 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
             arrays = _counted(packer.arrays(program.weights), phase)
             write_weights(writer.path(WEIGHTS_FILE), entries, arrays)
             phase.note(f"{sum(entry.num_bytes for entry in entries) / 2**20:.0f} MiB")
+        weights_bytes = sum(entry.num_bytes for entry in entries)
+        manifest = _manifest(target, program, facts, weights_bytes, checkpoint, options)
+        if options.quantize in ROUNDED_FORMATS and not options.random_weights:
+            with progress.phase("accuracy") as phase:
+                found = measure(checkpoint, manifest)
+                phase.note(found if isinstance(found, str) else accuracy_line(found))
+                if not isinstance(found, str):
+                    manifest = msgspec.structs.replace(manifest, accuracy=found)
         with progress.phase("seal"):
             for name, data in checkpoint.tokenizer_files.items():
                 writer.write_bytes(f"tokenizer/{name}", data)
             writer.write_bytes("tuning.json", dump_tuning(target.tuning()))
-            weights_bytes = sum(entry.num_bytes for entry in entries)
-            manifest = _manifest(target, program, facts, weights_bytes, checkpoint, options)
             write_package_files(writer, manifest, checkpoint.source)
             return writer.finish(manifest)
 

@@ -7,7 +7,9 @@ from transformers import AutoModelForCausalLM
 
 from pagedc.compiler.checkpoint import Checkpoint, QuantizedTensor
 from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.quantize import GROUP, ROUNDED_FORMATS, quantize
 from pagedc.compiler.trace import computed_buffers, quiet
+from pagedc.runtime.manifest import Manifest
 
 # A weight as it lies in the checkpoint → as the package rounds it, in float32.
 Rounding = Callable[[str, torch.Tensor | QuantizedTensor], torch.Tensor]
@@ -40,6 +42,38 @@ class Reference:
         with torch.inference_mode(), quiet():
             found: torch.Tensor = self._model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0]
             return found.float()
+
+
+def rounding_of(manifest: Manifest) -> Rounding:
+    """How a package rounds a weight: to the integers or floats that its manifest says it holds.
+
+    A matrix that a module holds transposed (GPT-2's) is stored under no name of the module: it is rounded as
+    the others are, but grouped along its other axis by the package.
+    """
+    formats = {
+        part: weight.format
+        for weight in manifest.weights
+        for part in weight.name.partition("#")[0].split("|")
+        if weight.format != "raw"
+    }
+    dtype = torch.float32 if manifest.dtype == "float32" else torch.bfloat16
+
+    def rounding(name: str, weight: torch.Tensor | QuantizedTensor) -> torch.Tensor:
+        held = formats.get(name, ROUNDED_FORMATS.get(manifest.quantization, "bf16"))
+        if isinstance(weight, QuantizedTensor):
+            if weight.format == held:
+                return weight.dequantize()
+            weight = weight.dequantize()
+        if held in ROUNDED_FORMATS.values() and weight.ndim > 1 and weight.shape[-1] % GROUP == 0:
+            return quantize(weight.flatten(0, -2), held).dequantize().view(weight.shape)
+        return weight.to(dtype).float() if weight.ndim > 1 else weight.float()
+
+    return rounding
+
+
+def unrounded(name: str, weight: torch.Tensor | QuantizedTensor) -> torch.Tensor:
+    """A weight as the checkpoint has it, in float32."""
+    return weight.dequantize() if isinstance(weight, QuantizedTensor) else weight.float()
 
 
 def _set_buffers(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:

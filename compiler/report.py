@@ -11,7 +11,7 @@ import msgspec
 from pagedc.compiler.errors import CheckpointError
 from pagedc.compiler.progress import PhaseTime
 from pagedc.compiler.tuning import TUNING_NAME, Tuning
-from pagedc.runtime.manifest import Manifest, manifest_path, parse_manifest
+from pagedc.runtime.manifest import Accuracy, Manifest, manifest_path, parse_manifest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +49,7 @@ def report_as_dict(package: Path, phases: list[PhaseTime] | None = None) -> dict
         "quantization": manifest.quantization,
         "bytes": sum(entry.size for entry in manifest.files.values()),
         "weights_bytes": manifest.memory.weights_bytes,
+        "accuracy": msgspec.to_builtins(manifest.accuracy),
         "tuning": msgspec.to_builtins(tuning),
     }
     if phases is not None:
@@ -57,6 +58,15 @@ def report_as_dict(package: Path, phases: list[PhaseTime] | None = None) -> dict
             {"name": phase.name, "seconds": round(phase.seconds, 3), "note": phase.note} for phase in phases
         ]
     return report
+
+
+def accuracy_line(accuracy: Accuracy) -> str:
+    """What rounding the weights cost, in words."""
+    change = accuracy.perplexity / accuracy.reference_perplexity - 1
+    return (
+        f"perplexity {accuracy.perplexity:.3f}, {change:+.2%} of the unquantised model's; KL "
+        f"{accuracy.mean_kl:.5f}; {accuracy.num_tokens} tokens"
+    )
 
 
 def print_report(console: "Console", package: Path, seconds: float | None = None) -> None:
@@ -73,6 +83,8 @@ def print_report(console: "Console", package: Path, seconds: float | None = None
     took = "" if seconds is None else f" in {seconds:.1f} s"
     summary = f"{package}: {manifest.model.name}, {weights}, {size / 1e6:.0f} MB{took}"
     console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    if manifest.accuracy is not None:
+        console.print(accuracy_line(manifest.accuracy), markup=False, highlight=False, soft_wrap=True)
     console.print(f"serve it: {package / 'serve'} --port 8000", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -17,19 +17,17 @@ import torch
 from tokenizers import Tokenizer
 
 from pagedc.compiler.agreement import FLOAT32_FLOORS, ROUNDED_FLOORS, Agreement, Comparison, Floors
-from pagedc.compiler.checkpoint import QuantizedTensor, open_checkpoint
+from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.english import ENGLISH
 from pagedc.compiler.errors import OptionError, VerificationError
 from pagedc.compiler.progress import Progress
-from pagedc.compiler.quantize import GROUP, quantize
-from pagedc.compiler.reference import Reference, Rounding
+from pagedc.compiler.reference import Reference, rounding_of
 from pagedc.compiler.report import load_manifest
 from pagedc.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-INTEGER_FORMATS = {"int8": "int8_g32", "int4": "int4_g32_min"}  # of --quantize
 MAX_SEQUENCE = 512  # tokens: attention of the reference takes memory by their square
 
 
@@ -82,26 +80,6 @@ def verify(
     return Verification(package, checkpoint.source, comparison.result(), floors)
 
 
-def rounding_of(manifest: Manifest) -> Rounding:
-    """How a package rounds a weight: matrices to its integers or bfloat16, unless it keeps them.
-
-    A matrix that a module holds transposed (GPT-2's) is grouped along its other axis by the package.
-    """
-    quantized = INTEGER_FORMATS.get(manifest.quantization)
-
-    def rounding(name: str, weight: torch.Tensor | QuantizedTensor) -> torch.Tensor:
-        if isinstance(weight, QuantizedTensor):
-            if manifest.quantization == "gguf":
-                return weight.dequantize()
-            weight = weight.dequantize()
-        if quantized is not None and weight.ndim == 2 and weight.shape[-1] % GROUP == 0:
-            return quantize(weight, quantized).dequantize()
-        return weight.to(dtype).float() if weight.ndim > 1 else weight.float()
-
-    dtype = torch.float32 if manifest.dtype == "float32" else torch.bfloat16
-    return rounding
-
-
 def verification_as_dict(found: Verification) -> dict[str, Any]:
     """For a machine."""
     return {
@@ -150,7 +128,7 @@ def _floor(form: str, value: float) -> str:
 
 
 def _is_exact(manifest: Manifest) -> bool:
-    return manifest.dtype == "float32"
+    return manifest.dtype == "float32" and manifest.quantization == "none"
 
 
 def sequences_of(package: Path, manifest: Manifest, num_tokens: int) -> list[list[int]]:

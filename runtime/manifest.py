@@ -74,6 +74,15 @@ class Weight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shape: list[int]  # of the tensor before packing
 
 
+class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What rounding the weights costs, by the model's own module in float32 on a short English text."""
+
+    num_tokens: int
+    perplexity: float  # with the package's weights
+    reference_perplexity: float  # with the checkpoint's
+    mean_kl: float  # of the first's distribution from the second's, in nats
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a runtime must know before it opens a package."""
 
@@ -83,13 +92,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: Model
     target: Target
     dtype: Literal["float32", "bfloat16"]
-    quantization: str  # "none", "int4", "int8", "gguf"
+    quantization: str  # "none", "int4", "int8", or what the checkpoint was: "gguf", "awq", …
     program: str  # what is loaded: "kernels/model.so"
     kv_cache: KVCache
     limits: Limits
     memory: Memory
     weights: list[Weight]
     files: dict[str, FileEntry]  # every file of the package but the manifest itself
+    accuracy: Accuracy | None = None  # where the compile rounded the weights and had the memory to measure it
 
 
 def dump_manifest(manifest: Manifest) -> bytes:

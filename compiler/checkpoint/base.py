@@ -4,6 +4,7 @@ Names are those of the Hugging Face causal LM's own parameters (and of the buffe
 whatever the file calls them.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -17,19 +18,32 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 class QuantizedTensor:
     """Groups of `group_size` neighbours of the last axis, each with its scale, as kernels' packers take them.
 
-    w = scale · code for 8 bits, scale · (code − 8) for 4 bits, scale · code + minimum for 4 bits with
-    minimums.
+    w = scale · code for 8 bits, scale · (code − 8) for 4 bits, scale · code + minimum with minimums.
     """
 
     codes: torch.Tensor  # [..., N, K]: int8 for 8 bits, uint8 in 0 … 15 for 4
-    scales: torch.Tensor  # float16 [..., N, K / group_size]
-    minimums: torch.Tensor | None  # float16, like scales
+    scales: torch.Tensor  # float16, or float32 where that would round them, [..., N, K / group_size]
+    minimums: torch.Tensor | None  # like scales
     group_size: int
     bits: int  # 4 or 8
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.codes.shape)
+
+    @property
+    def format(self) -> str:
+        """The packed layout that holds its blocks as they are, in the words of the kernels."""
+        if self.bits == 8 and self.minimums is None and self.group_size not in (16, 32, 64, 128):
+            return "int8_g0"
+        minimum = "" if self.minimums is None else "_min"
+        scale = "_f32" if self.scales.dtype == torch.float32 else ""
+        return f"int{self.bits}_g{self.group_size}{minimum}{scale}"
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "QuantizedTensor":
+        """Codes, scales and minimums changed alike, in their leading axes: blocks stay bit for bit."""
+        minimums = None if self.minimums is None else change(self.minimums)
+        return QuantizedTensor(change(self.codes), change(self.scales), minimums, self.group_size, self.bits)
 
     def dequantize(self) -> torch.Tensor:
         """The same weights in float32."""
@@ -42,10 +56,22 @@ class QuantizedTensor:
             weights += self.minimums.float().unsqueeze(-1)
         return weights.reshape(self.shape)
 
-    def take_rows(self, index: torch.Tensor) -> "QuantizedTensor":
-        """Rows of the first axis in another order, blocks bit for bit."""
-        minimums = None if self.minimums is None else self.minimums[index]
-        return QuantizedTensor(self.codes[index], self.scales[index], minimums, self.group_size, self.bits)
+
+def concatenate(parts: Sequence[QuantizedTensor]) -> QuantizedTensor:
+    """Rows of all parts, which are of one format."""
+    first = parts[0]
+    minimums = None
+    if first.minimums is not None:
+        minimums = torch.cat([part.minimums for part in parts if part.minimums is not None])
+    codes, scales = torch.cat([part.codes for part in parts]), torch.cat([part.scales for part in parts])
+    return QuantizedTensor(codes, scales, minimums, first.group_size, first.bits)
+
+
+def exact_halves(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Float32 tensors as float16 where that loses nothing in any of them; as they are otherwise."""
+    halves = tuple(tensor.half() for tensor in tensors)
+    same = all(torch.equal(half.float(), whole) for half, whole in zip(halves, tensors, strict=True))
+    return halves if same else tensors
 
 
 class Checkpoint(Protocol):
@@ -68,7 +94,7 @@ class Checkpoint(Protocol):
 
     @property
     def quantization(self) -> str:
-        """ "none", or "gguf" where `read` gives quantized tensors."""
+        """ "none", or the method ("gguf", "awq", …) where `read` gives quantized tensors."""
 
     @property
     def tokenizer_files(self) -> dict[str, bytes]:

@@ -116,7 +116,7 @@ class _Outline:
 def _take_rows(stored: Stored, index: torch.Tensor) -> Stored:
     if bool((index == torch.arange(len(index))).all()):
         return stored
-    return stored.take_rows(index) if isinstance(stored, QuantizedTensor) else stored[index]
+    return stored.map(lambda part: part[index]) if isinstance(stored, QuantizedTensor) else stored[index]
 
 
 def _floats(stored: Stored) -> torch.Tensor:

@@ -3,14 +3,23 @@
 from collections.abc import Callable
 
 from pagedc.compiler.graph import Graph, Node
+from pagedc.compiler.passes.select_logits_rows import find_heads
+
+MATRICES = ("linear", "grouped_linear", "embedding")
 
 
 def assign_formats(graph: Graph, format_of: Callable[[Node], str]) -> int:
-    """Set `format` on the table of each embedding and linear; returns the number of tables."""
+    """Set `format` on the table of each embedding and linear; returns the number of tables.
+
+    Those of token embeddings and of the logits' linears are marked `vocabulary` first.
+    """
+    heads, _ = find_heads(graph.logits)
     tables: dict[Node, None] = {}
     for node in graph.anchors():
-        if node.op in ("linear", "grouped_linear", "embedding"):
+        if node.op in MATRICES:
             tables[node.inputs[-1]] = None
+            if node.op == "embedding" or node in heads:
+                node.inputs[-1].attrs["vocabulary"] = True
     for table in tables:
         table.attrs["format"] = format_of(table)
     return len(tables)

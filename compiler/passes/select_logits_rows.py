@@ -5,7 +5,7 @@ from pagedc.compiler.graph import Graph, Node
 
 def select_logits_rows(graph: Graph) -> int:
     """Move the head, and the row ops after it, to the row domain; returns the number of values gathered."""
-    heads, tail = _heads(graph.logits)
+    heads, tail = find_heads(graph.logits)
     selected: dict[Node, Node] = {}
 
     def row(value: Node) -> Node:
@@ -34,7 +34,7 @@ def select_logits_rows(graph: Graph) -> int:
     return len(selected)
 
 
-def _heads(output: Node) -> tuple[list[Node], list[Node]]:
+def find_heads(output: Node) -> tuple[list[Node], list[Node]]:
     """The anchors that feed the logits through row ops alone, and those row ops."""
     heads: list[Node] = []
     tail: list[Node] = []

@@ -27,6 +27,10 @@ class Facts:
 class WeightLayout(Protocol):
     """How a matrix lies in memory for the kernels of a target."""
 
+    def holds(self, name: str) -> bool:
+        """Whether its kernels read a format; blocks of any other are expanded."""
+        ...
+
     def packed_bytes(self, name: str, rows: int, columns: int) -> int:
         """Bytes of a matrix [rows, columns] in the format called `name`."""
         ...

@@ -127,24 +127,24 @@ struct UnpackedGroups : Widened {
   static constexpr int64_t offset(int64_t k) { return k / G * GROUP_BYTES; }
 };
 
-// Per group: [G / 8] loads of 64 bytes, then f16 scale[16], then (HasMinimum) f16 minimum[16].
+// Per group: [G / 8] loads of 64 bytes, then scale[16], then (HasMinimum) minimum[16], both f16 or float.
 // weight = scale · (code − 8), or scale · code + minimum.
 // A load holds 8 k's as 32 words of 16 bits: word 2 · row + k % 2, nibble j = k 2j + k % 2.
-template <int G, bool HasMinimum>
+template <int G, bool HasMinimum, class ScaleType = f16>
 struct Int4 {
-  static_assert(G == 32 || G == 64 || G == 128, "int4 groups hold 32, 64 or 128 weights");
+  static_assert(G == 16 || G == 32 || G == 64 || G == 128, "groups hold 16, 32, 64 or 128 weights");
   using Input = bf16;
 #if defined(PAGEDC_AVX512)
   using Unpacked = Int4;  // shifts and lookups run beside the products: 190 against 175 of 234 GFLOP/s on Zen 4
 #else
   using Unpacked = UnpackedGroups<G, HasMinimum>;
 #endif
-  using Scale = f16;
+  using Scale = ScaleType;
   static constexpr int GROUP = G, CHAINS = 2;
   static constexpr bool HAS_MINIMUM = HasMinimum, HAS_ROW_SCALE = false;
   static constexpr int STEP_K = 8, STEP_BYTES = 64;
   static constexpr int CODE_BYTES = G * PANEL_ROWS / 2;
-  static constexpr int GROUP_BYTES = CODE_BYTES + (HasMinimum ? 64 : 32);
+  static constexpr int GROUP_BYTES = CODE_BYTES + (HasMinimum ? 2 : 1) * PANEL_ROWS * static_cast<int>(sizeof(Scale));
   static constexpr int ZERO = HasMinimum ? 0 : 8;
 
 #if defined(PAGEDC_AVX512_BF16)
@@ -193,11 +193,11 @@ struct Int4 {
   static constexpr int64_t panel_bytes(int64_t K) { return offset(K); }
   static PAGEDC_INLINE float value(const uint8_t* panel, int64_t, int row, int64_t k) {
     const uint8_t* group = panel + offset(k);
-    const f16* scales = reinterpret_cast<const f16*>(group + CODE_BYTES);
+    const Scale* scales = reinterpret_cast<const Scale*>(group + CODE_BYTES);
     uint16_t word;
     memcpy(&word, group + k % G / 8 * 64 + (row * 2 + k % 2) * 2, 2);
     const float code = static_cast<float>(((word >> (k % 8 / 2 * 4)) & 15) - ZERO);
-    // 11 bits × 4 bits are exact: one rounding at most, fused or not.
+    // A scale of at most 20 bits × 4 bits is exact: one rounding at most, fused or not.
     return to_float(scales[row]) * code + (HasMinimum ? to_float(scales[PANEL_ROWS + row]) : 0.0f);
   }
 };
@@ -239,30 +239,31 @@ struct Int8Codes {
 
 #endif
 
-// G > 0: per group [G][16] signed codes, then f16 scale[16].
-template <int G>
+// G > 0: per group [G][16] signed codes, then scale[16], then (HasMinimum) minimum[16], both f16 or float.
+template <int G, bool HasMinimum = false, class ScaleType = f16>
 struct Int8 : Int8Codes {
-  static_assert(G == 32, "int8 groups hold 32 weights, or a whole row (0)");
+  static_assert(G == 16 || G == 32 || G == 64 || G == 128, "groups hold 16 … 128 weights, or a whole row (0)");
   using Input = bf16;
-  using Unpacked = UnpackedGroups<G, false>;
-  using Scale = f16;
+  using Unpacked = UnpackedGroups<G, HasMinimum>;
+  using Scale = ScaleType;
   static constexpr int GROUP = G, CHAINS = 2;
-  static constexpr bool HAS_MINIMUM = false, HAS_ROW_SCALE = false;
+  static constexpr bool HAS_MINIMUM = HasMinimum, HAS_ROW_SCALE = false;
   static constexpr int CODE_BYTES = G * PANEL_ROWS;
-  static constexpr int GROUP_BYTES = CODE_BYTES + 32;
+  static constexpr int GROUP_BYTES = CODE_BYTES + (HasMinimum ? 2 : 1) * PANEL_ROWS * static_cast<int>(sizeof(Scale));
 
   static constexpr int64_t offset(int64_t k) { return k / G * GROUP_BYTES; }
   static constexpr int64_t panel_bytes(int64_t K) { return offset(K); }
   static PAGEDC_INLINE float value(const uint8_t* panel, int64_t, int row, int64_t k) {
     const uint8_t* group = panel + offset(k);
+    const Scale* scales = reinterpret_cast<const Scale*>(group + CODE_BYTES);
     const float code = static_cast<int8_t>(group[k % G * PANEL_ROWS + row]);
-    return to_float(reinterpret_cast<const f16*>(group + CODE_BYTES)[row]) * code;
+    return to_float(scales[row]) * code + (HasMinimum ? to_float(scales[PANEL_ROWS + row]) : 0.0f);
   }
 };
 
 // A scale per row: [K padded to even][16] signed codes, then float32 scale[16].
 template <>
-struct Int8<0> : Int8Codes {
+struct Int8<0, false, f16> : Int8Codes {
   using Input = bf16;
   using Unpacked = UnpackedRows;
   static constexpr int GROUP = 0, CHAINS = 2;

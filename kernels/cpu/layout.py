@@ -1,20 +1,24 @@
 """The packed weight layouts that kernels/cpu/formats.h reads, written and read back with numpy.
 
 A matrix W [rows, columns] (rows = output features) is cut into panels of 16 rows; the last panel is filled
-with zeros. A format's name is `f32`, `bf16`, `int8_g32`, `int8_g0` (a scale per row), or `int4_g{32,64,128}`
-with or without `_min`. Every packer returns uint8 [packed_bytes(format, rows, columns)].
+with zeros. A format's name is `f32`, `bf16`, `int8_g0` (a float32 scale per row), or
+`int{4,8}_g{16,32,64,128}`, with `_min` if groups have a minimum, then `_f32` if scales and minimums are
+float32 instead of float16. Every packer returns uint8 [packed_bytes(format, rows, columns)].
 """
 
 import re
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 PANEL_ROWS = 16
 
+GROUP_SIZES = (16, 32, 64, 128)
+
 UInt8Array = npt.NDArray[np.uint8]
+Scales = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
 
 
@@ -25,6 +29,7 @@ class Format:
     bits: int
     group_size: int = 0
     has_minimum: bool = False
+    scale_bits: int = 16
 
     @property
     def is_integer(self) -> bool:
@@ -38,15 +43,16 @@ class Format:
                 return "F32"
             case 16:
                 return "BF16"
-            case 8:
-                return f"Int8<{self.group_size}>"
             case _:
-                return f"Int4<{self.group_size}, {str(self.has_minimum).lower()}>"
+                minimum = f", {str(self.has_minimum).lower()}" if self.bits == 4 or self.group_size else ""
+                scale = ", float" if self.scale_bits == 32 else ""
+                return f"Int{self.bits}<{self.group_size}{minimum}{scale}>"
 
     @property
     def group_bytes(self) -> int:
         """Bytes of one group of 16 rows: codes, scales, minimums."""
-        return self.group_size * PANEL_ROWS * self.bits // 8 + 2 * PANEL_ROWS * (1 + self.has_minimum)
+        scales = self.scale_bits // 8 * PANEL_ROWS * (1 + self.has_minimum)
+        return self.group_size * PANEL_ROWS * self.bits // 8 + scales
 
 
 def parse_format(name: str) -> Format:
@@ -55,10 +61,10 @@ def parse_format(name: str) -> Format:
         return Format(32)
     if name == "bf16":
         return Format(16)
-    if match := re.fullmatch(r"int8_g(0|32)", name):
-        return Format(8, int(match[1]))
-    if match := re.fullmatch(r"int4_g(32|64|128)(_min)?", name):
-        return Format(4, int(match[1]), match[2] is not None)
+    if name == "int8_g0":
+        return Format(8)
+    if match := re.fullmatch(r"int(4|8)_g(16|32|64|128)(_min)?(_f32)?", name):
+        return Format(int(match[1]), int(match[2]), match[3] is not None, 32 if match[4] else 16)
     raise ValueError(f"{name!r} is not a weight format")
 
 
@@ -89,59 +95,71 @@ def pack_bfloat16(bits: npt.NDArray[np.uint16]) -> UInt8Array:
     return _bytes(panels.reshape(len(panels), PANEL_ROWS, -1, 2).transpose(0, 2, 1, 3))
 
 
-def pack_int8(
-    codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float16] | npt.NDArray[np.float32]
-) -> UInt8Array:
-    """weight = scale · code.
+def pack_int8_rows(codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float32]) -> UInt8Array:
+    """`int8_g0`: weight = scale · code; codes [rows, columns], scales [rows].
 
-    codes [rows, columns]; scales float16 [rows, columns / 32] give `int8_g32`: per panel and group [32][16]
-    codes, then scale[16]; scales float32 [rows] give `int8_g0`: per panel [columns, made even][16] codes,
-    then scale[16].
+    Per panel: [columns, made even][16] codes, then scale[16].
     """
     _check_array("codes", codes, np.int8, codes.shape)
-    rows, columns = codes.shape
-    if scales.ndim == 1:
-        _check_array("scales", scales, np.float32, (rows,))
-        code_panels = _panels(_pad_columns(codes)).transpose(0, 2, 1)
-        return _bytes(_concatenate(code_panels, _panels(scales[:, None]), lead=1))
-    _check_shape(Format(8, 32), rows, columns)
-    _check_array("scales", scales, np.float16, (rows, columns // 32))
-    groups = _panels(codes).reshape(-1, PANEL_ROWS, columns // 32, 32).transpose(0, 2, 3, 1)
-    return _bytes(_concatenate(groups, _panels(scales).transpose(0, 2, 1), lead=2))
+    _check_array("scales", scales, np.float32, codes.shape[:1])
+    code_panels = _panels(_pad_columns(codes)).transpose(0, 2, 1)
+    return _bytes(_concatenate(code_panels, _panels(scales[:, None]), lead=1))
 
 
-def pack_int4(
-    codes: npt.NDArray[np.uint8],
-    scales: npt.NDArray[np.float16],
-    minimums: npt.NDArray[np.float16] | None = None,
-) -> UInt8Array:
+def pack_int8(codes: npt.NDArray[np.int8], scales: Scales, minimums: Scales | None = None) -> UInt8Array:
+    """weight = scale · code, plus the minimum if there is one: `int8_g{G}`.
+
+    codes [rows, columns]; scales and minimums [rows, columns / G], float16 or (`_f32`) float32. Per panel and
+    group: [G][16] codes, then scale[16], minimum[16].
+    """
+    _check_array("codes", codes, np.int8, codes.shape)
+    group_size = _group_size(codes, scales)
+    groups = _panels(codes).reshape(-1, PANEL_ROWS, scales.shape[1], group_size).transpose(0, 2, 3, 1)
+    return _bytes(_concatenate(groups, *_scale_panels(codes, scales, minimums), lead=2))
+
+
+def pack_int4(codes: npt.NDArray[np.uint8], scales: Scales, minimums: Scales | None = None) -> UInt8Array:
     """weight = scale · (code − 8), or scale · code + minimum: `int4_g{G}` or `int4_g{G}_min`.
 
-    codes [rows, columns] in 0 … 15; scales and minimums [rows, columns / G]. Per panel and group: G / 8
-    vectors of 32 words of 16 bits, where nibble j of word 2 · row + k % 2 is the code of k = 2 j + k % 2;
-    then scale[16], minimum[16].
+    codes [rows, columns] in 0 … 15; scales and minimums [rows, columns / G], float16 or (`_f32`) float32. Per
+    panel and group: G / 8 vectors of 32 words of 16 bits, where nibble j of word 2 · row + k % 2 is the code
+    of k = 2 j + k % 2; then scale[16], minimum[16].
     """
     _check_array("codes", codes, np.uint8, codes.shape)
-    rows, columns = codes.shape
-    num_groups = scales.shape[-1]
-    group_size = columns // num_groups if num_groups else 0
-    if group_size not in (32, 64, 128) or columns % group_size:
-        raise ValueError(f"int4 groups hold 32, 64 or 128 weights, not {columns} / {num_groups}")
-    _check_shape(Format(4, group_size), rows, columns)
-    _check_array("scales", scales, np.float16, (rows, num_groups))
+    group_size = _group_size(codes, scales)
     if codes.size and int(codes.max()) > 15:
         raise ValueError(f"int4 codes are 0 to 15, not {int(codes.max())}")
     # [panel, row, vector, nibble, parity]
-    nibbles = _panels(codes).reshape(-1, PANEL_ROWS, columns // 8, 4, 2)
+    nibbles = _panels(codes).reshape(-1, PANEL_ROWS, codes.shape[1] // 8, 4, 2)
     words = np.zeros((*nibbles.shape[:3], 2), np.uint16)
     for j in range(4):
         words |= nibbles[:, :, :, j].astype(np.uint16) << (4 * j)
-    groups = words.transpose(0, 2, 1, 3).reshape(len(words), num_groups, group_size // 8, PANEL_ROWS, 2)
-    parts: list[npt.NDArray[np.generic]] = [groups, _panels(scales).transpose(0, 2, 1)]
+    groups = words.transpose(0, 2, 1, 3).reshape(len(words), scales.shape[1], group_size // 8, PANEL_ROWS, 2)
+    return _bytes(_concatenate(groups, *_scale_panels(codes, scales, minimums), lead=2))
+
+
+def _group_size(codes: npt.NDArray[np.generic], scales: Scales) -> int:
+    """Weights that share a scale; ValueError where they are no group of ours."""
+    rows, columns = codes.shape
+    num_groups = scales.shape[-1]
+    group_size = columns // num_groups if num_groups else 0
+    if group_size not in GROUP_SIZES or columns % group_size:
+        raise ValueError(f"groups hold 16, 32, 64 or 128 weights, not {columns} / {num_groups}")
+    _check_shape(Format(8, group_size), rows, columns)
+    return group_size
+
+
+def _scale_panels(
+    codes: npt.NDArray[np.generic], scales: Scales, minimums: Scales | None
+) -> list[npt.NDArray[np.generic]]:
+    """[panels, groups, 16] of the scales, and of the minimums where there are any."""
+    dtype = np.float32 if scales.dtype == np.float32 else np.float16
+    _check_array("scales", scales, dtype, (len(codes), scales.shape[-1]))
+    parts: list[npt.NDArray[np.generic]] = [_panels(scales).transpose(0, 2, 1)]
     if minimums is not None:
-        _check_array("minimums", minimums, np.float16, (rows, num_groups))
+        _check_array("minimums", minimums, dtype, scales.shape)
         parts.append(_panels(minimums).transpose(0, 2, 1))
-    return _bytes(_concatenate(*parts, lead=2))
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +167,8 @@ class Unpacked:
     """What a packed matrix holds: float32, bf16 bits or codes [rows, columns]; scales, minimums as packed."""
 
     values: npt.NDArray[np.float32] | npt.NDArray[np.uint16] | npt.NDArray[np.int8] | npt.NDArray[np.uint8]
-    scales: npt.NDArray[np.float16] | npt.NDArray[np.float32] | None = None
-    minimums: npt.NDArray[np.float16] | None = None
+    scales: Scales | None = None
+    minimums: Scales | None = None
 
 
 def unpack(format_name: str, packed: UInt8Array, rows: int, columns: int) -> Unpacked:
@@ -176,15 +194,16 @@ def unpack(format_name: str, packed: UInt8Array, rows: int, columns: int) -> Unp
         return Unpacked(_rows(codes, rows)[:, :columns], row_scales)
     groups = packed.reshape(num_panels, columns // weight_format.group_size, weight_format.group_bytes)
     code_bytes = weight_format.group_size * PANEL_ROWS * weight_format.bits // 8
-    halves = np.ascontiguousarray(groups[:, :, code_bytes:]).view(np.float16)
-    scales = _rows(halves[:, :, :PANEL_ROWS].transpose(0, 2, 1), rows)
-    minimums = (
+    tail = np.ascontiguousarray(groups[:, :, code_bytes:])
+    halves: Any = tail.view(np.float32 if weight_format.scale_bits == 32 else np.float16)
+    scales: Scales = _rows(halves[:, :, :PANEL_ROWS].transpose(0, 2, 1), rows)
+    minimums: Scales | None = (
         _rows(halves[:, :, PANEL_ROWS:].transpose(0, 2, 1), rows) if weight_format.has_minimum else None
     )
     code_part = np.ascontiguousarray(groups[:, :, :code_bytes])
     if weight_format.bits == 8:
         int8_codes = code_part.view(np.int8).reshape(num_panels, columns, PANEL_ROWS).transpose(0, 2, 1)
-        return Unpacked(_rows(int8_codes, rows), scales)
+        return Unpacked(_rows(int8_codes, rows), scales, minimums)
     words = code_part.view(np.uint16).reshape(num_panels, columns // 8, PANEL_ROWS, 1, 2)
     shifts = np.arange(0, 16, 4, dtype=np.uint16)[:, None]
     nibbles = ((words >> shifts) & 15).astype(np.uint8).transpose(0, 2, 1, 3, 4)

@@ -5,7 +5,7 @@ import pytest
 from tests.compiler.families import VOCAB_SIZE, make_config, make_model
 from tests.compiler.small_graphs import Builder, count, meaning
 
-from pagedc.compiler.graph import Graph
+from pagedc.compiler.graph import Graph, Node
 from pagedc.compiler.passes import run_passes
 from pagedc.compiler.passes.assign_formats import assign_formats
 from pagedc.compiler.passes.fold_constants import fold_constants
@@ -132,3 +132,18 @@ def test_queries_keys_and_values_become_one_linear() -> None:
     changes = run_passes(graph, lambda node: "f32")
     assert changes["merge_linears"] == 3 * (2 + 1)  # of each layer: k, v, and one of gate and up
     assert [node.shape[-1] for node in graph.anchors("linear")][:2] == [64 + 32 + 32, 64]
+
+
+def test_embeddings_and_heads_are_marked_as_vocabulary() -> None:
+    build = Builder()
+    x = build.embedded(8)
+    inner = build.linear(x, 8)
+    graph = build.done(build.add("tanh", (build.linear(inner, 5),), (5,)))
+    seen: list[bool] = []
+
+    def format_of(node: Node) -> str:
+        seen.append(node.attrs.get("vocabulary", False))
+        return "f32"
+
+    assert assign_formats(graph, format_of) == 3
+    assert seen == [True, False, True]

@@ -3,16 +3,18 @@
 import io
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from pagedc.compiler.errors import CheckpointError
 from pagedc.compiler.progress import PhaseTime
-from pagedc.compiler.report import load_tuning, print_report, report_as_dict
+from pagedc.compiler.report import load_manifest, load_tuning, print_report, report_as_dict
 from pagedc.compiler.tuning import TunedKernel, Tuning, dump_tuning
 from pagedc.runtime.manifest import (
     ABI_VERSION,
     SCHEMA_VERSION,
+    Accuracy,
     FileEntry,
     KVCache,
     Limits,
@@ -95,3 +97,16 @@ def test_what_is_missing_or_broken_is_named(package: Path, name: str) -> None:
     (package / name).unlink()
     with pytest.raises(CheckpointError, match=name):
         report_as_dict(package)
+
+
+def test_the_cost_of_rounding_is_told(package: Path) -> None:
+    manifest = load_manifest(package)
+    accuracy = Accuracy(256, perplexity=20.2, reference_perplexity=20.0, mean_kl=0.01234)
+    (package / "manifest.json").write_bytes(
+        dump_manifest(msgspec.structs.replace(manifest, accuracy=accuracy, quantization="int4"))
+    )
+    stream = io.StringIO()
+    print_report(Console(file=stream, width=100), package)
+    line = "perplexity 20.200, +1.00% of the unquantised model's; KL 0.01234; 256 tokens"
+    assert line in stream.getvalue()
+    assert report_as_dict(package)["accuracy"]["mean_kl"] == 0.01234

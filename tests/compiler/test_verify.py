@@ -15,15 +15,15 @@ from pagedc.compiler.checkpoint import QuantizedTensor
 from pagedc.compiler.errors import OptionError, VerificationError
 from pagedc.compiler.progress import SilentProgress
 from pagedc.compiler.quantize import quantize
+from pagedc.compiler.reference import rounding_of
 from pagedc.compiler.verify import (
     Verification,
     print_verification,
-    rounding_of,
     sequences_of,
     verification_as_dict,
     verify,
 )
-from pagedc.runtime.manifest import dump_manifest
+from pagedc.runtime.manifest import Weight, dump_manifest
 
 THIRD = 1 / 3  # no bfloat16
 BF16_THIRD = float(torch.tensor(THIRD).bfloat16())
@@ -45,7 +45,8 @@ def quantized() -> QuantizedTensor:
 def test_weights_are_rounded_as_the_package_rounds_them(
     dtype: str, quantization: str, matrix: float, vector: float, blocks: float
 ) -> None:
-    packed = msgspec.structs.replace(manifest(), dtype=dtype, quantization=quantization)
+    held = [Weight("a|w", "", "int4_g32" if quantization == "gguf" else dtype, [2, 32])]
+    packed = msgspec.structs.replace(manifest(), dtype=dtype, quantization=quantization, weights=held)
     rounding = rounding_of(packed)
     for weight, expected in (
         (torch.full((2, 32), THIRD), matrix),
@@ -58,11 +59,15 @@ def test_weights_are_rounded_as_the_package_rounds_them(
 
 
 def test_weights_are_quantised_as_the_package_quantises_them() -> None:
-    packed = msgspec.structs.replace(manifest(), quantization="int8")
+    held = [Weight("embedding#int8_g32", "", "int8_g32", [2, 32])]
+    packed = msgspec.structs.replace(manifest(), quantization="int4", weights=held)
     weight = torch.linspace(-1, 1, 64).view(2, 32)
-    found = rounding_of(packed)("w", weight)
-    assert torch.equal(found, quantize(weight, "int8_g32").dequantize())
-    assert not torch.equal(found, weight.bfloat16().float())
+    for name, held_in in (("embedding", "int8_g32"), ("w", "int4_g32_min")):
+        found = rounding_of(packed)(name, weight)
+        assert torch.equal(found, quantize(weight, held_in).dequantize())
+        assert not torch.equal(found, weight.bfloat16().float())
+        experts = rounding_of(packed)(name, torch.stack([weight, weight]))
+        assert torch.equal(experts, torch.stack([found, found]))
 
 
 def test_without_a_tokenizer_tokens_are_random_but_always_the_same(tmp_path: Path) -> None:

@@ -40,6 +40,11 @@ CASES = (
     Case("int4_g32_min", 37, 608),
     Case("int4_g64", 5, 320),
     Case("int4_g128_min", 37, 384),
+    Case("int8_g16_f32", 37, 368),
+    Case("int8_g32_min", 21, 64),
+    Case("int8_g128_min_f32", 5, 256),
+    Case("int4_g16_min_f32", 37, 304),
+    Case("int4_g16", 16, 48),
 )
 
 SOURCE = """

@@ -12,13 +12,13 @@ FORMATS = (
     "f32",
     "bf16",
     "int8_g0",
-    "int8_g32",
-    "int4_g32",
-    "int4_g32_min",
-    "int4_g64",
-    "int4_g64_min",
-    "int4_g128",
-    "int4_g128_min",
+    *(
+        f"int{bits}_g{group_size}{minimum}{scale}"
+        for bits in (8, 4)
+        for group_size in layout.GROUP_SIZES
+        for minimum in ("", "_min")
+        for scale in ("", "_f32")
+    ),
 )
 
 
@@ -34,16 +34,23 @@ def random_unpacked(format_name: str, rows: int, columns: int, rng: np.random.Ge
         return layout.Unpacked(rng.standard_normal((rows, columns), dtype=np.float32))
     if weight_format.bits == 16:
         return layout.Unpacked(to_bfloat16(rng.standard_normal((rows, columns), dtype=np.float32)))
-    if weight_format.bits == 8:
+    if weight_format.group_size == 0:
         codes = rng.integers(-128, 128, (rows, columns), np.int8)
-        if weight_format.group_size == 0:
-            return layout.Unpacked(codes, rng.standard_normal(rows, dtype=np.float32) / np.float32(100))
-        scales = (rng.standard_normal((rows, columns // 32)) / 100).astype(np.float16)
-        return layout.Unpacked(codes, scales)
+        return layout.Unpacked(codes, rng.standard_normal(rows, dtype=np.float32) / np.float32(100))
     groups = (rows, columns // weight_format.group_size)
-    scales = (rng.standard_normal(groups) / 10).astype(np.float16)
-    minimums = rng.standard_normal(groups).astype(np.float16) if weight_format.has_minimum else None
-    return layout.Unpacked(rng.integers(0, 16, (rows, columns), np.uint8), scales, minimums)
+    scales: layout.Scales = (rng.standard_normal(groups) / (100 if weight_format.bits == 8 else 10)).astype(
+        np.float16
+    )
+    minimums: layout.Scales | None = None
+    if weight_format.has_minimum:
+        minimums = rng.standard_normal(groups).astype(np.float16)
+    if weight_format.scale_bits == 32:  # as formats of two levels have them: 11 bits × 6 bits
+        scales, minimums = (
+            None if of is None else of.astype(np.float32) * rng.integers(1, 64, groups).astype(np.float32)
+            for of in (scales, minimums)
+        )
+    low, high, dtype = (-128, 128, np.int8) if weight_format.bits == 8 else (0, 16, np.uint8)
+    return layout.Unpacked(rng.integers(low, high, (rows, columns), dtype), scales, minimums)
 
 
 def pack(format_name: str, unpacked: layout.Unpacked) -> npt.NDArray[np.uint8]:
@@ -54,9 +61,11 @@ def pack(format_name: str, unpacked: layout.Unpacked) -> npt.NDArray[np.uint8]:
     if values.dtype == np.uint16:
         return layout.pack_bfloat16(values.astype(np.uint16))
     assert unpacked.scales is not None
+    if unpacked.scales.ndim == 1:
+        return layout.pack_int8_rows(values.astype(np.int8), unpacked.scales.astype(np.float32))
     if values.dtype == np.int8:
-        return layout.pack_int8(values.astype(np.int8), unpacked.scales)
-    return layout.pack_int4(values.astype(np.uint8), unpacked.scales.astype(np.float16), unpacked.minimums)
+        return layout.pack_int8(values.astype(np.int8), unpacked.scales, unpacked.minimums)
+    return layout.pack_int4(values.astype(np.uint8), unpacked.scales, unpacked.minimums)
 
 
 def random_matrix(format_name: str, rows: int, columns: int, seed: int = 0) -> Matrix:

@@ -45,8 +45,8 @@ def test_rows_past_the_end_of_a_panel_are_zero() -> None:
         ("int8_g32", 16, 48, "48 columns are not whole groups of 32"),
         ("int4_g128_min", 16, 64, "64 columns are not whole groups of 128"),
         ("f32", 0, 64, "a matrix of 0 × 64 has no weights"),
-        ("int4_g16", 16, 64, "'int4_g16' is not a weight format"),
-        ("int8_g64", 16, 64, "'int8_g64' is not a weight format"),
+        ("int4_g8", 16, 64, "'int4_g8' is not a weight format"),
+        ("int8_g0_min", 16, 64, "'int8_g0_min' is not a weight format"),
     ],
 )
 def test_a_shape_that_cannot_be_packed_is_refused(name: str, rows: int, columns: int, message: str) -> None:
@@ -60,14 +60,18 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
         layout.pack_int4(codes + np.uint8(16), scales)
     with pytest.raises(ValueError, match=r"minimums is float16 \(16, 1\), not float16 \(16, 2\)"):
         layout.pack_int4(codes, scales, scales[:, :1])
-    with pytest.raises(ValueError, match="int4 groups hold 32, 64 or 128 weights, not 64 / 4"):
-        layout.pack_int4(codes, np.ones((16, 4), np.float16))
-    with pytest.raises(ValueError, match="int4 groups hold 32, 64 or 128 weights, not 33 / 1"):
+    with pytest.raises(ValueError, match="groups hold 16, 32, 64 or 128 weights, not 64 / 8"):
+        layout.pack_int4(codes, np.ones((16, 8), np.float16))
+    with pytest.raises(ValueError, match="groups hold 16, 32, 64 or 128 weights, not 33 / 1"):
         layout.pack_int4(np.zeros((16, 33), np.uint8), np.ones((16, 1), np.float16))
-    with pytest.raises(ValueError, match=r"scales is float16 \(16, 3\), not float16 \(16, 2\)"):
+    with pytest.raises(ValueError, match="groups hold 16, 32, 64 or 128 weights, not 64 / 3"):
         layout.pack_int8(codes.view(np.int8), np.ones((16, 3), np.float16))
+    with pytest.raises(ValueError, match=r"scales is float16 \(8, 2\), not float16 \(16, 2\)"):
+        layout.pack_int8(codes.view(np.int8), scales[:8])
+    with pytest.raises(ValueError, match=r"minimums is float16 \(16, 2\), not float32 \(16, 2\)"):
+        layout.pack_int8(codes.view(np.int8), scales.astype(np.float32), scales)
     with pytest.raises(ValueError, match="scales is float16"):
-        layout.pack_int8(codes.view(np.int8), np.ones(16, np.float16))
+        layout.pack_int8_rows(codes.view(np.int8), np.ones(16, np.float16))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="bits is float32"):
         layout.pack_bfloat16(np.zeros((16, 2), np.float32))
     with pytest.raises(ValueError, match="packed is uint8"):
@@ -76,7 +80,13 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "cpp_type"),
-    [("f32", "F32"), ("bf16", "BF16"), ("int8_g0", "Int8<0>"), ("int4_g64_min", "Int4<64, true>")],
+    [
+        ("f32", "F32"),
+        ("bf16", "BF16"),
+        ("int8_g0", "Int8<0>"),
+        ("int4_g64_min", "Int4<64, true>"),
+        ("int8_g16_f32", "Int8<16, false, float>"),
+    ],
 )
 def test_a_format_names_its_cpp_type(name: str, cpp_type: str) -> None:
     assert layout.parse_format(name).cpp_type == cpp_type

@@ -12,6 +12,14 @@ from pagedc.kernels.cpu import layout
 class CpuLayout:
     """Panels of 16 rows, of floats or of blocks."""
 
+    def holds(self, name: str) -> bool:
+        """Whether its kernels read a format."""
+        try:
+            layout.parse_format(name)
+        except ValueError:
+            return False
+        return True
+
     def packed_bytes(self, name: str, rows: int, columns: int) -> int:
         """Bytes of a packed matrix."""
         return layout.packed_bytes(name, rows, columns)
@@ -19,10 +27,11 @@ class CpuLayout:
     def pack(self, tensor: torch.Tensor | QuantizedTensor, name: str) -> NDArray[Any]:
         """The bytes of a matrix."""
         if isinstance(tensor, QuantizedTensor):
-            if tensor.bits == 8:
-                return layout.pack_int8(tensor.codes.numpy(), tensor.scales.numpy())
+            codes, scales = tensor.codes.numpy(), tensor.scales.numpy()
+            if name == "int8_g0":
+                return layout.pack_int8_rows(codes, scales.reshape(-1))
             minimums = None if tensor.minimums is None else tensor.minimums.numpy()
-            return layout.pack_int4(tensor.codes.numpy(), tensor.scales.numpy(), minimums)
+            return (layout.pack_int8 if tensor.bits == 8 else layout.pack_int4)(codes, scales, minimums)
         if name == "f32":
             return layout.pack_float32(tensor.float().contiguous().numpy())
         return layout.pack_bfloat16(

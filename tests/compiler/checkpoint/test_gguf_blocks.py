@@ -70,4 +70,4 @@ def test_rows_move_with_their_scales(write_gguf: WriteGguf) -> None:
     tensor = read_tensor(GGUFFile(write_gguf({}, {"a": values()}, {"a": Type.Q4_1})), "a")
     assert isinstance(tensor, QuantizedTensor)
     index = torch.tensor([5, 0, 3, 1, 2, 4])
-    assert torch.equal(tensor.take_rows(index).dequantize(), tensor.dequantize()[index])
+    assert torch.equal(tensor.map(lambda part: part[index]).dequantize(), tensor.dequantize()[index])
