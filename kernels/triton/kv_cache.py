@@ -92,10 +92,17 @@ def launch_store_kv(
 
 
 @triton.jit
+def place_in_cache(
+    block, offset, head, NUM_KV_HEADS: tl.constexpr, BLOCK_SIZE: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Where the head's `WIDTH` values of the token at `offset` of int64 `block` start."""
+    return ((block * NUM_KV_HEADS + head) * BLOCK_SIZE + offset) * WIDTH
+
+
+@triton.jit
 def cache_offset(slot, head, NUM_KV_HEADS: tl.constexpr, BLOCK_SIZE: tl.constexpr, WIDTH: tl.constexpr):
     """Where the head's `WIDTH` values of int64 `slot` start."""
-    block = slot // BLOCK_SIZE
-    return ((block * NUM_KV_HEADS + head) * BLOCK_SIZE + slot % BLOCK_SIZE) * WIDTH
+    return place_in_cache(slot // BLOCK_SIZE, slot % BLOCK_SIZE, head, NUM_KV_HEADS, BLOCK_SIZE, WIDTH)
 
 
 @triton.jit
