@@ -74,6 +74,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="ORIGIN",
         help="origin of web pages that may ask (default: none)",
     )
+    listen.add_argument("--no-web", action="store_true", help="no page at /")
     listen.add_argument(
         "--served-model-name",
         action="append",

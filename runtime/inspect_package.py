@@ -55,6 +55,13 @@ def describe(package: Package) -> dict[str, Any]:
     }
 
 
+def package_facts(package: Package) -> dict[str, str]:
+    """What there is to say of a package, line by line; no path of this machine is in it."""
+    tables = _tables(package)
+    parts = [table for title, table in tables.items() if title != "packed weights"]
+    return {name: value for table in parts for name, value in table.items()}
+
+
 def _bytes_by_format(package: Package) -> dict[str, int]:
     counts: dict[str, int] = {}
     for weight in package.manifest.weights:

@@ -67,6 +67,7 @@ def _serve(
         keys=keys,
         limits=limits,
         allow_origin=options.allow_origin,
+        has_page=not options.no_web,
     )
 
     def open_models() -> list[HostedModel]:

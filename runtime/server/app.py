@@ -20,6 +20,7 @@ from pagedc.runtime.server.handlers.status import (
     VersionHandler,
 )
 from pagedc.runtime.server.handlers.tokens import DetokenizeHandler, TokenizeHandler
+from pagedc.runtime.server.handlers.web import PageHandler, ReportHandler, ReportLinkHandler, StatsHandler
 from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.server.state import ServerState
 
@@ -46,6 +47,14 @@ def make_app(state: ServerState) -> Application:
         (r"/metrics", MetricsHandler),
         (r"/version", VersionHandler),
     ]
+    if state.has_page:
+        routes += [
+            (r"/", PageHandler),
+            (r"/web/stats", StatsHandler),
+            (r"/web/report", ReportLinkHandler),
+            (r"/web/report/([0-9]{1,12})/([0-9a-f]{64})/(fp_[0-9a-f]{12})", ReportHandler),
+            (r"/web/([a-z]{1,20}\.[a-z]{1,5})", PageHandler),
+        ]
     return Application(
         [(pattern, handler, shared) for pattern, handler in routes],
         default_handler_class=UnknownRouteHandler,

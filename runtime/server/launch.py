@@ -37,6 +37,7 @@ class ListenOptions:
     keys: ApiKeys = field(default_factory=lambda: ApiKeys([]))
     limits: Limits = field(default_factory=Limits)
     allow_origin: str = ""
+    has_page: bool = True
 
 
 OpenModels = Callable[[], Sequence[HostedModel]]
@@ -54,7 +55,11 @@ def run_server(open_models: OpenModels, options: ListenOptions, boot: dict[str, 
 async def _serve(open_models: OpenModels, options: ListenOptions, boot: dict[str, float]) -> int:
     began = perf_counter()
     state = ServerState(
-        open_models(), limits=options.limits, keys=options.keys, allow_origin=options.allow_origin
+        open_models(),
+        limits=options.limits,
+        keys=options.keys,
+        allow_origin=options.allow_origin,
+        has_page=options.has_page,
     )
     signals = _Signals(asyncio.get_running_loop())
     _allow_open_files(options.limits.max_connections)

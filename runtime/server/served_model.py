@@ -10,6 +10,7 @@ import msgspec
 
 from pagedc.runtime.chat_template import ChatTemplate
 from pagedc.runtime.errors import PackageError, UsageError
+from pagedc.runtime.inspect_package import package_facts
 from pagedc.runtime.manifest import manifest_path
 from pagedc.runtime.package import Package
 from pagedc.runtime.tokenizer import Tokenizer
@@ -30,6 +31,7 @@ class ServedModel:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     path: Path | None = None  # of the package
+    facts: dict[str, str] = field(default_factory=dict)  # of the package, for people
     default_sampling: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -87,6 +89,7 @@ def open_served_model(package: Package, names: tuple[str, ...], max_model_len: i
         tokenizer=Tokenizer(package.tokenizer_path),
         chat_template=chat_template,
         path=package.path,
+        facts=package_facts(package),
         default_sampling=_default_sampling(package.tokenizer_path),
     )
 

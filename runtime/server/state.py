@@ -24,11 +24,13 @@ class ServerState:
         limits: Limits,
         keys: ApiKeys,
         allow_origin: str = "",
+        has_page: bool = True,
     ) -> None:
         self.models = list(models)  # in order of loading: the first is the default where a route needs none
         self.limits = limits
         self.keys = keys
         self.allow_origin = allow_origin
+        self.has_page = has_page
         self.is_draining = False
         self.num_connections = 0
         self.rejected: Counter[str] = Counter()  # requests by HTTP status

@@ -32,6 +32,8 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
         created=1,
         tokenizer=Tokenizer(directory),
         chat_template=ChatTemplate.open(directory),
+        path=directory.parent,
+        facts={"model": "fake (none)"},
     )
     key_file = settings.get("key_file")
     options = ListenOptions(
@@ -39,6 +41,7 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
         keys=read_api_keys(Path(key_file)) if key_file else ApiKeys([]),
         limits=Limits(**settings.get("limits", {})),
         allow_origin=settings.get("allow_origin", ""),
+        has_page=settings.get("has_page", True),
     )
     engine: Engine = FakeEngine(**settings.get("engine", {}))
     if settings.get("mock_process"):

@@ -14,7 +14,11 @@ ROUTES = (
     "/metrics",
     "/version",
     "/nowhere",
-    "/",
+    "/web/stats",
+    "/web/report",
+    "//",
+    "/web/",
+    "/web/../v1/models",
     "//health",
     "/health/",
     "/v1/../health",
@@ -52,7 +56,7 @@ def test_posts_need_a_key_before_anything_is_read(locked: ServerProcess, path: s
         assert locked.ask("POST", path, body).status == 401
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready", "/health?x=1"])
+@pytest.mark.parametrize("path", ["/health", "/ready", "/health?x=1", "/", "/web/app.js"])
 def test_probes_need_none(locked: ServerProcess, path: str) -> None:
     assert locked.ask("GET", path).status == 200
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from tornado.iostream import StreamClosedError
@@ -20,8 +20,6 @@ T = TypeVar("T")
 
 # Bytes of a refused body that are read and dropped: a client that writes first gets to read its error.
 MAX_DISCARD = 64 << 20
-# Paths that orchestrators ask, who hold no key.
-OPEN_PATHS = ("/health", "/ready")
 CLIENT_CLOSED = 499  # nginx's number, for the log alone: nobody is left to read it
 
 
@@ -31,6 +29,7 @@ class BaseHandler(RequestHandler):
 
     state: ServerState
     allowed_methods: tuple[str, ...] = ("GET", "HEAD")
+    needs_key: ClassVar[bool] = True  # False where orchestrators ask, who hold none, and for the page's files
 
     def initialize(self, state: ServerState) -> None:
         """Called by Tornado with what the route was registered with."""
@@ -63,7 +62,7 @@ class BaseHandler(RequestHandler):
         """Raise for a wrong key, or a body that is compressed or too large."""
         if self.request.method == "OPTIONS" and self.state.allow_origin:
             return
-        if self.request.path not in OPEN_PATHS:
+        if self.needs_key:
             self.state.keys.check(self.request.headers.get_list("Authorization"))
         if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise HTTPError(415)

@@ -11,6 +11,8 @@ from pagedc.runtime.server.hosted_model import HostedModel
 class HealthHandler(BaseHandler):
     """GET /health: the process lives."""
 
+    needs_key = False
+
     async def get(self) -> None:
         """200 as soon as the port is bound."""
         self.send_json({"status": "ok"})
@@ -20,6 +22,8 @@ class HealthHandler(BaseHandler):
 
 class ReadyHandler(BaseHandler):
     """GET /ready: a request sent now would be served."""
+
+    needs_key = False
 
     async def get(self) -> None:
         """200, or 503 while the engine starts or the server drains."""
