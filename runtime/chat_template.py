@@ -6,6 +6,7 @@ loop can be counted from inside, but not `'a' * 10**10`, a regular expression or
 while it compiles.
 """
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,10 @@ class ChatTemplate:
         if not templates:
             return None
         return cls(templates, _special_tokens(config), time_limit=time_limit, max_output=max_output)
+
+    def mentions(self, name: str) -> bool:
+        """Whether a variable of this name is read by any of the templates."""
+        return any(re.search(rf"\b{re.escape(name)}\b", text) for text in self.templates.values())
 
     def warm_up(self) -> None:
         """Start the process without waiting for it."""

@@ -31,9 +31,10 @@ class Detokenizer:
         stop: Sequence[str] = (),
         include_stop: bool = False,  # whether the matched stop string stays in the text
         skip_special_tokens: bool = True,
+        kept_ids: frozenset[int] = frozenset(),  # special tokens that are shown nevertheless
         prompt_token_ids: Sequence[int] = (),  # context of the first token, for tokenizers that need one
     ) -> None:
-        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._skipped = tokenizer.special_ids - kept_ids if skip_special_tokens else frozenset()
         self._decoder: _ByteDecoder | _WindowDecoder
         if tokenizer.decoder_kind == "other":
             context = [each for each in prompt_token_ids[-CONTEXT_TOKENS:] if each not in self._skipped]

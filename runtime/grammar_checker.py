@@ -8,7 +8,7 @@ import msgspec
 
 from pagedc.runtime.errors import RequestError
 from pagedc.runtime.frames import FrameError
-from pagedc.runtime.grammars import GrammarKind
+from pagedc.runtime.grammars import GrammarSource
 from pagedc.runtime.messages import CheckedGrammar, CheckGrammar
 from pagedc.runtime.worker import Worker
 
@@ -26,13 +26,14 @@ class GrammarChecker:
         self._worker: Worker | None = None
         self._verdicts: OrderedDict[bytes, CheckedGrammar] = OrderedDict()
 
-    def check(self, kind: GrammarKind, text: str, param: str) -> str:
-        """The grammar for `SamplingParams.grammar`; raises RequestError that names `param`."""
+    def check(self, source: GrammarSource) -> str:
+        """The grammar for `SamplingParams.grammar`; raises RequestError that names the field."""
+        param, kind, text, before = source
         if len(text) > self._max_len:
             raise _refusal(param, f"it has {len(text)} characters, above {self._max_len}")
-        key = blake2b(f"{kind}\0{text}".encode(errors="surrogatepass"), digest_size=16).digest()
+        key = blake2b(f"{kind}\0{before}\0{text}".encode(errors="surrogatepass"), digest_size=16).digest()
         with self._lock:
-            verdict = self._verdicts.pop(key, None) or self._ask(kind, text)
+            verdict = self._verdicts.pop(key, None) or self._ask(CheckGrammar(kind, text, before))
             self._verdicts[key] = verdict
             if len(self._verdicts) > MAX_REMEMBERED:
                 self._verdicts.popitem(last=False)
@@ -45,9 +46,9 @@ class GrammarChecker:
         with self._lock:
             self._drop()
 
-    def _ask(self, kind: GrammarKind, text: str) -> CheckedGrammar:
+    def _ask(self, request: CheckGrammar) -> CheckedGrammar:
         try:
-            data = msgspec.msgpack.encode(CheckGrammar(kind, text))
+            data = msgspec.msgpack.encode(request)
         except UnicodeEncodeError:
             return CheckedGrammar(None, "it holds half of a surrogate pair, which is no character")
         if self._worker is None:

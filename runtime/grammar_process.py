@@ -40,7 +40,7 @@ def main() -> int:
 def check(request: CheckGrammar) -> CheckedGrammar:
     """The grammar in its final form, or one line that says what is wrong with it."""
     try:
-        grammar = make_grammar(request.kind, request.text)
+        grammar = make_grammar(request.kind, request.text, request.before)
         is_error, messages = llguidance.LLMatcher.validate_grammar_with_warnings(
             grammar, limits=parser_limits()
         )

@@ -9,12 +9,22 @@ nothing else until max_tokens.)
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 GrammarKind = Literal["json_schema", "json_object", "regex", "choice", "grammar", "lark"]
-KINDS: tuple[GrammarKind, ...] = ("json_schema", "json_object", "regex", "choice", "grammar", "lark")
 MAX_DEPTH = 64  # of a JSON schema
+
+
+class GrammarSource(NamedTuple):
+    """What a field of a request says of the answer's form."""
+
+    param: str
+    kind: GrammarKind
+    text: str  # JSON where the kind is made of it
+    before: str = ""  # rules of Lark, of which `before` may come first: reasoning
+
 
 _JSON_OPTIONS = {
     "item_separator": ", ",
@@ -82,8 +92,31 @@ def lark(text: str) -> str:
     return _document({"lark_grammar": text})
 
 
-def make_grammar(kind: GrammarKind, text: str) -> str:
+def make_grammar(kind: GrammarKind, text: str, before: str = "") -> str:
     """Of what came as text: JSON where the kind is made of it. Raises ValueError."""
+    made = _make(kind, text)
+    if not before:
+        return made
+    (answer,) = json.loads(made)["grammars"]
+    first = {"lark_grammar": f"start: before @answer\n{before}"}
+    return json.dumps({"grammars": [first, {**answer, "name": "answer"}]}, ensure_ascii=False)
+
+
+def reasoning_rules(begin: str, end: str, *, is_open: bool) -> str:
+    """Rules for `GrammarSource.before`: reasoning up to `end`, or none unless the prompt has begun it.
+
+    `begin` and `end` are Lark: a literal, or a control token.
+    """
+    if end.startswith("<["):
+        body = f"before_body: BEFORE_TEXT {end} BEFORE_SPACE\nBEFORE_TEXT: /(.|\\n)*/\n"
+    else:
+        words = re.escape(json.loads(end)).replace("/", "\\/")
+        body = f"before_body: before_text BEFORE_SPACE\nbefore_text[lazy]: /(.|\\n)*{words}/\n"
+    space = "BEFORE_SPACE: /[ \\n]{0,4}/\n"
+    return f"before: {'before_body' if is_open else f'({begin} before_body)?'}\n{body}{space}"
+
+
+def _make(kind: GrammarKind, text: str) -> str:
     if kind == "json_schema":
         return json_schema(json.loads(text))
     if kind == "json_object":

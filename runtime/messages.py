@@ -131,6 +131,7 @@ class CheckGrammar(msgspec.Struct, frozen=True, array_like=True):
 
     kind: GrammarKind
     text: str
+    before: str = ""
 
 
 class CheckedGrammar(msgspec.Struct, frozen=True, array_like=True):

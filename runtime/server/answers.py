@@ -81,10 +81,7 @@ class Answer:
     def stream(self, delta: Delta) -> bytes:
         """The events that a delta makes; b"" while its text is held back."""
         index = delta.choice.index
-        events = b""
-        if index not in self._opened:
-            self._opened.add(index)
-            events = self.opening(delta.choice)
+        events = self.open(delta.choice)
         if self.wants_token_ids or delta.logprobs:
             if delta.text or delta.token_ids or delta.logprobs:
                 events += sse_event(self.detailed_chunk(delta))
@@ -96,6 +93,13 @@ class Answer:
         if delta.finish_reason is not None:
             events += sse_event(self.final_chunk(delta.choice))
         return events
+
+    def open(self, choice: Choice) -> bytes:
+        """What comes before the first events of a choice; nothing before its others."""
+        if choice.index in self._opened:
+            return b""
+        self._opened.add(choice.index)
+        return self.opening(choice)
 
     def stream_end(self) -> bytes:
         """The last events of a stream."""

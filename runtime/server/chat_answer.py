@@ -1,5 +1,7 @@
 """The answers of /v1/chat/completions."""
 
+import secrets
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,10 @@ from pagedc.runtime.server.generation import Choice, Delta
 from pagedc.runtime.server.logprobs import chat_logprobs, prompt_logprobs
 from pagedc.runtime.server.protocol import ChatCompletionRequest
 from pagedc.runtime.server.sse import sse_event
+from pagedc.runtime.tool_parsers.events import Call, Text
+from pagedc.runtime.tool_parsers.formats import TOOL_FORMATS
+
+_ALPHABET = string.ascii_letters + string.digits
 
 
 class ChatAnswer(Answer):
@@ -17,6 +23,18 @@ class ChatAnswer(Answer):
     object_name = "chat.completion"
     chunk_name = "chat.completion.chunk"
     request: ChatCompletionRequest
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        num_choices = len(self.generation.choices)
+        self._reasoning: list[list[str]] = [[] for _ in range(num_choices)]
+        self._calls: list[list[dict[str, Any]]] = [[] for _ in range(num_choices)]
+
+    def collect(self, delta: Delta) -> None:
+        """Keep what an event brought."""
+        if delta.choice.parser is not None:
+            delta = delta._replace(text=self._sort(delta))
+        super().collect(delta)
 
     def response(self) -> dict[str, Any]:
         """The whole answer; the prompt's own figures stand beside it where they were asked for."""
@@ -33,16 +51,76 @@ class ChatAnswer(Answer):
         self, choice: Choice, text: str, token_ids: list[int], logprobs: list[Logprob]
     ) -> dict[str, Any]:
         """A choice with its message."""
+        reasoning, calls = self._reasoning[choice.index], self._calls[choice.index]
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if reasoning:
+            message["reasoning_content"] = "".join(reasoning)
+        if calls:
+            message["content"] = text or None
+            message["tool_calls"] = [
+                {name: call[name] for name in ("id", "type", "function")} for call in calls
+            ]
         answer: dict[str, Any] = {
             "index": choice.index,
-            "message": {"role": "assistant", "content": text, "refusal": None},
+            "message": message,
             "logprobs": self._logprobs_of(logprobs),
-            "finish_reason": choice.finish_reason,
+            "finish_reason": self._finish_reason(choice),
             "stop_reason": choice.stop,
         }
         if self.wants_token_ids:
             answer["token_ids"] = token_ids
         return answer
+
+    def stream(self, delta: Delta) -> bytes:
+        """The events that a delta makes; reasoning and calls come in chunks of their own."""
+        if delta.choice.parser is None:
+            return super().stream(delta)
+        index, reasoning = delta.choice.index, len(self._reasoning[delta.choice.index])
+        num_calls = len(self._calls[index])
+        text = self._sort(delta)
+        deltas: list[dict[str, Any]] = []
+        if thought := "".join(self._reasoning[index][reasoning:]):
+            deltas.append({"reasoning_content": thought})
+        for call in self._calls[index][num_calls:]:
+            function = {**call["function"], "arguments": ""}
+            deltas.append({"tool_calls": [{**call, "function": function}]})
+            arguments = {"arguments": call["function"]["arguments"]}
+            deltas.append({"tool_calls": [{"index": call["index"], "function": arguments}]})
+        extra = b"".join(sse_event(self._delta_chunk(index, each)) for each in deltas)
+        is_first = self.open(delta.choice)
+        return is_first + extra + super().stream(delta._replace(text=text))
+
+    def _sort(self, delta: Delta) -> str:
+        """Keep the reasoning and the calls of a delta; returns its content."""
+        index = delta.choice.index
+        content: list[str] = []
+        for event in delta.events:
+            if isinstance(event, Call):
+                self._calls[index].append(
+                    {
+                        "index": len(self._calls[index]),
+                        "id": self._call_id(),
+                        "type": "function",
+                        "function": {"name": event.name, "arguments": event.arguments},
+                    }
+                )
+            else:
+                (content if isinstance(event, Text) else self._reasoning[index]).append(event.text)
+        return "".join(content)
+
+    def _call_id(self) -> str:
+        form = TOOL_FORMATS.get(self.model.tool_parser)
+        if form is not None and form.id_length:
+            return "".join(secrets.choice(_ALPHABET) for _ in range(form.id_length))
+        return "call_" + secrets.token_hex(12)
+
+    def _finish_reason(self, choice: Choice) -> str | None:
+        if self._calls[choice.index] and choice.finish_reason == "stop":
+            return "tool_calls"
+        return choice.finish_reason
+
+    def _delta_chunk(self, index: int, delta: dict[str, Any]) -> dict[str, Any]:
+        return self.chunk([{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}])
 
     def opening(self, choice: Choice) -> bytes:
         """The role, and the prompt's ids where they were asked for."""
@@ -54,9 +132,7 @@ class ChatAnswer(Answer):
 
     def text_chunk(self, index: int, text: str) -> dict[str, Any]:
         """A chunk that holds text and nothing else."""
-        return self.chunk(
-            [{"index": index, "delta": {"content": text}, "logprobs": None, "finish_reason": None}]
-        )
+        return self._delta_chunk(index, {"content": text})
 
     def detailed_chunk(self, delta: Delta) -> dict[str, Any]:
         """A chunk with logprobs or token ids."""
@@ -78,7 +154,7 @@ class ChatAnswer(Answer):
                     "index": choice.index,
                     "delta": {},
                     "logprobs": None,
-                    "finish_reason": choice.finish_reason,
+                    "finish_reason": self._finish_reason(choice),
                     "stop_reason": choice.stop,
                 }
             ]

@@ -13,6 +13,9 @@ from pagedc.runtime.messages import Logprob, TokenEvent
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.prompts import Prompt
+from pagedc.runtime.server.reading import PLAIN, Reading
+from pagedc.runtime.tool_parsers.answer import AnswerParser
+from pagedc.runtime.tool_parsers.events import Call, Event
 
 
 class Choice:
@@ -25,14 +28,18 @@ class Choice:
         "index",
         "last_time",
         "num_tokens",
+        "parser",
         "prompt_index",
         "stop",
     )
 
-    def __init__(self, index: int, prompt_index: int, detokenizer: Detokenizer) -> None:
+    def __init__(
+        self, index: int, prompt_index: int, detokenizer: Detokenizer, parser: AnswerParser | None
+    ) -> None:
         self.index = index  # in the response
         self.prompt_index = prompt_index
         self.detokenizer = detokenizer
+        self.parser = parser
         self.num_tokens = 0
         self.first_time = 0.0
         self.last_time = 0.0
@@ -48,6 +55,7 @@ class Delta(NamedTuple):
     token_ids: Sequence[int]  # with the token that ended it
     logprobs: Sequence[Logprob]
     finish_reason: str | None
+    events: Sequence[Event] = ()  # what the choice's parser, if it has one, made of the text
 
 
 class Usage(NamedTuple):
@@ -72,6 +80,7 @@ class Generation:
         cache_salt: str,
         skip_special_tokens: bool,
         logprobs_of_stop_token: bool,
+        reading: Reading = PLAIN,
         arrived: float,
     ) -> None:
         self.prompts = prompts
@@ -85,8 +94,10 @@ class Generation:
                     hosted.model.tokenizer,
                     stop=params.stop,
                     skip_special_tokens=skip_special_tokens,
+                    kept_ids=reading.kept_ids,
                     prompt_token_ids=prompts[index // params.n].token_ids,
                 ),
+                reading.make_parser(prompts[index // params.n].token_ids),
             )
             for index in range(len(prompts) * params.n)
         ]
@@ -96,6 +107,7 @@ class Generation:
         self._priority = priority
         self._cache_salt = cache_salt
         self._logprobs_of_stop_token = logprobs_of_stop_token
+        self._is_single_call = reading.is_single_call
         self._arrived = arrived
         self._num_cached: dict[int, int] = {}  # by prompt, known with its first event
         for prompt in prompts:
@@ -154,9 +166,15 @@ class Generation:
             finish_reason = "stop"
         if finish_reason is not None:
             text += detokenizer.finish()
+        parsed = _parse(choice.parser, text, finish_reason is not None) if choice.parser else ()
+        if self._is_single_call and any(isinstance(each, Call) for each in parsed):
+            if finish_reason is None:
+                self._engine.abort(event.request_id, event.index)
+            parsed, finish_reason = _up_to_first_call(parsed), "stop"
+        if finish_reason is not None:
             choice.finish_reason = finish_reason
             self._observe_end(choice)
-        return Delta(choice, text, token_ids, logprobs, finish_reason)
+        return Delta(choice, text, token_ids, logprobs, finish_reason, parsed)
 
     def close(self) -> None:
         """Count the choices that nobody waits for any more."""
@@ -183,6 +201,16 @@ class Generation:
                 (choice.last_time - choice.first_time) / (choice.num_tokens - 1)
             )
         metrics.finished[choice.finish_reason or ""] += 1
+
+
+def _parse(parser: AnswerParser, text: str, is_last: bool) -> Sequence[Event]:
+    events = parser.feed(text)
+    return [*events, *parser.finish()] if is_last else events
+
+
+def _up_to_first_call(events: Sequence[Event]) -> list[Event]:
+    position = next(i for i, event in enumerate(events) if isinstance(event, Call))
+    return list(events[: position + 1])
 
 
 async def _merge(sources: list[AsyncGenerator[TokenEvent, None]]) -> AsyncGenerator[TokenEvent, None]:

@@ -86,6 +86,7 @@ async def _serve(open_models: OpenModels, options: ListenOptions, boot: dict[str
     finally:
         server.stop()
         await asyncio.gather(*(hosted.close() for hosted in state.models))
+        state.grammars.close()
         await state.wait_idle(LAST_WORDS)
         await server.close_all_connections()
 

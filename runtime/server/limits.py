@@ -28,6 +28,8 @@ class Limits:
     max_salt_len: int = 1024
     max_template_kwargs: int = 32
     max_metadata: int = 16
+    max_tools: int = 128
+    max_grammar_len: int = 128 << 10  # characters
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -4,10 +4,17 @@ import asyncio
 from typing import Any, NamedTuple
 
 from pagedc.runtime.errors import RequestError
+from pagedc.runtime.server.chat_messages import (
+    check_template_fields,
+    describe_tools,
+    effort_variables,
+    template_messages,
+    template_tools,
+)
 from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.server.protocol import ChatTemplateFields, Message
 from pagedc.runtime.server.served_model import ServedModel
-from pagedc.runtime.server.validation import check_template_fields, check_token_id, template_messages
+from pagedc.runtime.server.validation import check_token_id
 
 # Characters; longer texts are tokenized in a thread, so that other streams keep their pace.
 LONG_TEXT = 4096
@@ -49,13 +56,21 @@ async def chat_prompt(
         raise RequestError("This model has no chat template; use /v1/completions.", code="no_chat_template")
     rendered = template_messages(messages, limits)
     add_generation_prompt = check_template_fields(fields, messages, limits)
+    functions = template_tools(fields)
     variables: dict[str, Any] = dict(fields.chat_template_kwargs or {})
+    variables |= effort_variables(fields, model.chat_template)
+    if functions and not model.chat_template.mentions("tools"):
+        rendered, functions = describe_tools(rendered, functions), []
     if fields.continue_final_message:
         variables["continue_final_message"] = True
     template = model.chat_template
     token_ids = await asyncio.to_thread(
         lambda: model.tokenizer.encode_chat(
-            template, rendered, add_generation_prompt=add_generation_prompt, **variables
+            template,
+            rendered,
+            tools=functions or None,
+            add_generation_prompt=add_generation_prompt,
+            **variables,
         )
     )
     if not token_ids:

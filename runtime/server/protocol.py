@@ -16,11 +16,79 @@ class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
+class JsonSchemaFormat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A JSON schema and its name; it is followed whether `strict` is set or not."""
+
+    name: str
+    description: str | None = None
+    schema: dict[str, Any] | bool | None = None
+    strict: bool | None = None
+
+
 class ResponseFormat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The form of the answer."""
+    """The form of the answer: "text", "json_object" or "json_schema"."""
 
     type: str
-    json_schema: Any = None
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The form of the answer as vLLM's clients give it: exactly one of these."""
+
+    json: dict[str, Any] | str | bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+class Function(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A function that the model may call."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Only `type: "function"` is served."""
+
+    type: str
+    function: Function | None = None
+    custom: Any = None
+
+
+class FunctionName(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which function must be called."""
+
+    name: str
+
+
+class NamedToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The one tool that must be called."""
+
+    type: str
+    function: FunctionName | None = None
+    custom: Any = None
+    allowed_tools: Any = None
+
+
+class FunctionCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A call as an earlier answer made it; its arguments are JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A call of an assistant's message."""
+
+    id: str
+    type: str = "function"
+    function: FunctionCall | None = None
+    custom: Any = None
+    index: int | None = None  # some clients leave it in where they gathered a stream
 
 
 class ContentPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -43,12 +111,13 @@ class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_def
     content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_call_id: str | None = None
-    tool_calls: list[Any] | None = None
+    tool_calls: list[ToolCall] | None = None
     function_call: Any = None
     refusal: str | None = None
     audio: Any = None
     # What pagedc's and others' answers carry, so that they can be sent back as they came.
     annotations: list[Any] | None = None
+    reasoning: str | None = None
     reasoning_content: str | None = None
 
 
@@ -72,6 +141,10 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     # Extensions that vLLM's clients know.
     add_special_tokens: bool | None = None
     cache_salt: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_json: dict[str, Any] | str | bool | None = None
+    guided_regex: str | None = None
     ignore_eos: bool | None = None
     min_p: float | None = None
     min_tokens: int | None = None
@@ -81,6 +154,7 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     return_token_ids: bool | None = None
     skip_special_tokens: bool | None = None
     stop_token_ids: list[int] | None = None
+    structured_outputs: StructuredOutputs | None = None
     top_k: int | None = None
 
 
@@ -103,7 +177,10 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fiel
     max_completion_tokens: int | None = None
     response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
-    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    tool_choice: str | NamedToolChoice | None = None
+    tools: list[Tool] | None = None
 
     # How messages become a prompt.
     add_generation_prompt: bool | None = None
@@ -112,7 +189,6 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fiel
 
     # Harmless: they do not change the answer.
     metadata: dict[str, str] | None = None
-    parallel_tool_calls: bool | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
@@ -125,8 +201,6 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fiel
     functions: Any = None
     moderation: Any = None
     prediction: Any = None
-    reasoning_effort: Any = None
-    tools: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
@@ -142,6 +216,7 @@ class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[Tool] | None = None
 
 
 class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

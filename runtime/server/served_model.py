@@ -32,6 +32,8 @@ class ServedModel:
     chat_template: ChatTemplate | None
     path: Path | None = None  # of the package
     facts: dict[str, str] = field(default_factory=dict)  # of the package, for people
+    tool_parser: str = ""  # of tool_parsers/formats.py: how it calls tools; "" = as JSON, if at all
+    reasoning_parser: str = ""  # how it thinks aloud; "" = it does not
     default_sampling: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pagedc.runtime.errors import NotFoundError, OverloadedError
+from pagedc.runtime.grammar_checker import GrammarChecker
 from pagedc.runtime.server.auth import ApiKeys
 from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.json_body import quoted
@@ -33,6 +34,7 @@ class ServerState:
         self.has_page = has_page
         self.is_draining = False
         self.num_connections = 0
+        self.grammars = GrammarChecker(max_len=limits.max_grammar_len)
         self.rejected: Counter[str] = Counter()  # requests by HTTP status
 
     def find(self, name: str | None) -> HostedModel:

@@ -7,33 +7,13 @@ from pagedc.runtime.errors import ContextLengthError, RequestError
 from pagedc.runtime.sampling_params import MAX_LOGPROBS, SamplingParams
 from pagedc.runtime.server.json_body import quoted
 from pagedc.runtime.server.limits import Limits
-from pagedc.runtime.server.protocol import (
-    ChatCompletionRequest,
-    ChatTemplateFields,
-    CompletionRequest,
-    ContentPart,
-    GenerationRequest,
-    Message,
-)
+from pagedc.runtime.server.protocol import ChatCompletionRequest, CompletionRequest, GenerationRequest
+from pagedc.runtime.server.refusals import invalid, unsupported
+from pagedc.runtime.server.tools import check_tools
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_INT32 = 2**31 - 1
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
-# What only the server gives to a template, or to whoever renders it.
-RESERVED_VARIABLES = (
-    "add_generation_prompt",
-    "bos_token",
-    "chat_template",
-    "continue_final_message",
-    "documents",
-    "eos_token",
-    "messages",
-    "self",
-    "template",
-    "tokenize",
-    "tools",
-)
-
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 # Documented fields that change the answer and that the server does not act on.
 _CHAT_REFUSED = (
     "audio",
@@ -41,12 +21,9 @@ _CHAT_REFUSED = (
     "functions",
     "moderation",
     "prediction",
-    "reasoning_effort",
-    "tools",
     "verbosity",
     "web_search_options",
 )
-_MESSAGE_REFUSED = ("tool_calls", "function_call", "refusal", "audio", "annotations")
 
 
 def check_chat(request: ChatCompletionRequest, limits: Limits) -> None:
@@ -55,12 +32,7 @@ def check_chat(request: ChatCompletionRequest, limits: Limits) -> None:
     for name in _CHAT_REFUSED:
         if getattr(request, name) is not None:
             raise unsupported(name)
-    if request.tool_choice not in (None, "none"):
-        raise unsupported("tool_choice", "without tools it must be 'none'")
-    if request.response_format is not None and request.response_format.type != "text":
-        raise unsupported("response_format", "the only type is 'text'")
-    if request.response_format is not None and request.response_format.json_schema is not None:
-        raise unsupported("response_format.json_schema")
+    check_tools(request, limits)
     if request.modalities is not None and request.modalities != ["text"]:
         raise unsupported("modalities", "the only modality is 'text'")
     if request.top_logprobs is not None:
@@ -69,6 +41,10 @@ def check_chat(request: ChatCompletionRequest, limits: Limits) -> None:
         _check_range("top_logprobs", request.top_logprobs, 0, MAX_LOGPROBS)
     if request.metadata is not None and len(request.metadata) > limits.max_metadata:
         raise invalid("metadata", f"it has {len(request.metadata)} entries, above {limits.max_metadata}")
+    if request.reasoning_effort is not None and request.reasoning_effort not in EFFORTS:
+        raise invalid(
+            "reasoning_effort", f"{quoted(request.reasoning_effort)} is none of {', '.join(EFFORTS)}"
+        )
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         raise invalid("max_tokens", "give it or max_completion_tokens, not both")
 
@@ -94,6 +70,7 @@ def sampling_params(
     logprobs: int | None,
     prompt_logprobs: int | None,
     vocab_size: int,
+    grammar: str = "",
 ) -> SamplingParams:
     """The request's own values over the package's over OpenAI's."""
     for token_id in request.stop_token_ids or ():
@@ -126,6 +103,7 @@ def sampling_params(
             ignore_eos=bool(request.ignore_eos),
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
+            grammar=grammar,
         )
     except ValueError as error:
         message = str(error)
@@ -153,77 +131,6 @@ def room_for(num_prompt_tokens: int, asked: int | None, default: int | None, max
     if asked is not None:
         return asked
     return room if default is None else min(default, room)
-
-
-def check_template_fields(request: ChatTemplateFields, messages: list[Message], limits: Limits) -> bool:
-    """Check how messages are to be rendered; returns whether the template opens the assistant's turn."""
-    opens = request.add_generation_prompt
-    if request.continue_final_message:
-        if opens:
-            raise invalid("continue_final_message", "it excludes add_generation_prompt")
-        if messages[-1].role != "assistant":
-            raise invalid("continue_final_message", "the last message must be the assistant's")
-        opens = False
-    kwargs = request.chat_template_kwargs or {}
-    if len(kwargs) > limits.max_template_kwargs:
-        raise invalid(
-            "chat_template_kwargs", f"it has {len(kwargs)} entries, above {limits.max_template_kwargs}"
-        )
-    for name, value in kwargs.items():
-        if not name.isidentifier() or name.startswith("_") or len(name) > 64 or name in RESERVED_VARIABLES:
-            raise invalid("chat_template_kwargs", f"{quoted(name)} is not a name that may be given")
-        if not isinstance(value, str | int | float | bool | None):
-            raise invalid(
-                f"chat_template_kwargs.{name}", "it must be a string, a number, true, false or null"
-            )
-        if isinstance(value, str) and len(value) > 1024:
-            raise invalid(f"chat_template_kwargs.{name}", "it is longer than 1024 characters")
-        if isinstance(value, int | float) and abs(value) > MAX_INT32:
-            raise invalid(f"chat_template_kwargs.{name}", "it is out of range")
-    return True if opens is None else opens
-
-
-def template_messages(messages: list[Message], limits: Limits) -> list[dict[str, Any]]:
-    """The messages as a chat template wants them: each content one string."""
-    if not messages:
-        raise invalid("messages", "it is empty")
-    if len(messages) > limits.max_messages:
-        raise invalid("messages", f"it has {len(messages)} entries, above {limits.max_messages}")
-    return [_template_message(message, f"messages[{i}]", limits) for i, message in enumerate(messages)]
-
-
-def _template_message(message: Message, where: str, limits: Limits) -> dict[str, Any]:
-    if message.role not in ROLES:
-        raise invalid(f"{where}.role", f"{quoted(message.role)} is none of {', '.join(ROLES)}")
-    for name in _MESSAGE_REFUSED:
-        if getattr(message, name):
-            raise unsupported(f"{where}.{name}")
-    if message.content is None:
-        raise invalid(f"{where}.content", "it is missing")
-    if message.role == "tool" and message.tool_call_id is None:
-        raise invalid(f"{where}.tool_call_id", "a tool's message needs it")
-    content = message.content
-    if not isinstance(content, str):
-        content = _join_parts(content, f"{where}.content", limits)
-    # Templates know the older name of the developer's role.
-    rendered = {"role": "system" if message.role == "developer" else message.role, "content": content}
-    for name in ("name", "tool_call_id", "reasoning_content"):
-        if (value := getattr(message, name)) is not None:
-            rendered[name] = value
-    return rendered
-
-
-def _join_parts(parts: list[ContentPart], where: str, limits: Limits) -> str:
-    if not parts:
-        raise invalid(where, "it is empty")
-    if len(parts) > limits.max_content_parts:
-        raise invalid(where, f"it has {len(parts)} parts, above {limits.max_content_parts}")
-    for i, part in enumerate(parts):
-        if part.type != "text":
-            raise unsupported(f"{where}[{i}].type", f"{quoted(part.type)} is not 'text'")
-        if part.text is None:
-            raise invalid(f"{where}[{i}].text", "it is missing")
-    return "\n".join(part.text for part in parts if part.text is not None)
 
 
 def _check_generation(request: GenerationRequest, limits: Limits) -> None:
@@ -262,14 +169,3 @@ def _check_generation(request: GenerationRequest, limits: Limits) -> None:
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise invalid(name, f"{value} is not in [{low}, {high}]")
-
-
-def invalid(param: str, why: str) -> RequestError:
-    """A field whose value may not be."""
-    return RequestError(f"Invalid value for '{param}': {why}.", param=param, code="invalid_value")
-
-
-def unsupported(param: str, why: str = "") -> RequestError:
-    """A field that is known and not served."""
-    detail = f": {why}" if why else ""
-    return RequestError(f"'{param}' is not supported{detail}.", param=param, code="unsupported_parameter")

@@ -10,10 +10,14 @@ from pagedc.runtime.server.limits import Limits
 LIMITS = Limits()
 USER = {"role": "user", "content": "hi"}
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+SLY_TOOL = {"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}
+
 HARMLESS: dict[str, Any] = {
     "metadata": {"a": "b"},
     "modalities": ["text"],
     "parallel_tool_calls": True,
+    "tools": None,
     "prompt_cache_key": "x",
     "prompt_cache_retention": "24h",
     "response_format": {"type": "text"},
@@ -34,16 +38,54 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"prediction": {}}, "prediction"),
     ({"reasoning_effort": "low"}, "reasoning_effort"),
-    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"suffix": "x"}, "suffix"),
-    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"tools": []}, "tools"),
+    ({"tools": [{"type": "function"}]}, "tools[0].type"),
+    ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
+    ({"tools": [{"type": "function", "function": {"name": 'a\n"b'}}]}, "tools[0].function.name"),
+    ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
+    ({"tools": [TOOL] * 10_000}, "tools"),
+    ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.type"),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        "tool_choice.function.name",
+    ),
+    ({"tools": [SLY_TOOL], "tool_choice": "required"}, "tools[0].function.parameters"),
     ({"tool_choice": "auto"}, "tool_choice"),
     ({"tool_choice": {"type": "function"}}, "tool_choice"),
     ({"verbosity": "low"}, "verbosity"),
     ({"web_search_options": {}}, "web_search_options"),
     ({"chat_template": "{{ 1 }}"}, "chat_template"),
 ]
+
+BAD_GRAMMARS: list[tuple[dict[str, Any], str, str]] = [
+    ({"guided_regex": "["}, "guided_regex", "regex parse error"),
+    ({"guided_regex": "(?=a)b"}, "guided_regex", "look-ahead"),
+    ({"guided_grammar": "start: nothing"}, "guided_grammar", "nothing"),
+    ({"guided_grammar": "]][["}, "guided_grammar", ""),
+    ({"guided_choice": []}, "guided_choice", "0 entries"),
+    ({"guided_choice": ["a", ""]}, "guided_choice", "empty"),
+    ({"guided_choice": ["a"] * 2000}, "guided_choice", "2000 entries"),
+    ({"guided_json": "{"}, "guided_json", "no JSON"),
+    ({"guided_json": {"type": "string", "not": {}}}, "guided_json", '"not"'),
+    ({"guided_json": {"properties": {"a": {"if": {}}}}}, "guided_json", '"if"'),
+    ({"guided_json": {"requierd": ["a"]}}, "guided_json", '"requierd"'),
+    ({"guided_json": {"x-guidance": {"lenient": True}}}, "guided_json", "x-guidance"),
+    ({"guided_json": {"$ref": "http://127.0.0.1/x"}}, "guided_json", "not fetch"),
+    ({"guided_json": {"$ref": "file:///etc/passwd"}}, "guided_json", "not fetch"),
+    ({"guided_json": {"type": "string", "pattern": "x" * 200_000}}, "guided_json", "characters"),
+    ({"guided_json": {"allOf": [{"type": "string", "pattern": f".*{c}.*"} for c in "abcdefghijklmnop"]}},
+     "guided_json", "takes longer"),
+    ({"guided_json": False}, "guided_json", "Unsatisfiable"),
+    ({"structured_outputs": {}}, "structured_outputs", "says nothing"),
+    ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs.choice", "already"),
+    ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice", "guided_regex says already"),
+    ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos", "guided_regex"),
+]  # fmt: skip
 
 OUT_OF_RANGE: list[tuple[dict[str, Any], str]] = [
     ({"temperature": -1}, "temperature"),
@@ -110,7 +152,10 @@ BAD_CHATS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0].content[0].type"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
-    ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+    (
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
+        "messages[0].tool_calls[0].id",
+    ),
     ({"messages": [USER] * (LIMITS.max_messages + 1)}, "messages"),
     ({"logprobs": 1}, "logprobs"),
     ({"top_logprobs": 1}, "top_logprobs"),
@@ -172,6 +217,21 @@ def test_what_is_not_served_is_refused_by_name(
     assert answer.error["param"] == param
     assert param in answer.error["message"]
     assert answer.error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(("fields", "param", "message"), BAD_GRAMMARS)
+def test_bad_grammars(server: ServerProcess, fields: dict[str, Any], param: str, message: str) -> None:
+    for _ in range(2):  # the second time from memory
+        answer = server.complete(**fields)
+        assert answer.status == 400
+        assert answer.error["param"] == param
+        assert message in answer.error["message"]
+
+
+def test_a_grammar_that_stalls_is_followed_by_one_that_does_not(server: ServerProcess) -> None:
+    assert server.chat(response_format={"type": "json_object"}).status == 200
+    schema = {"name": "x", "schema": {"type": "object", "properties": {}}}
+    assert server.chat(response_format={"type": "json_schema", "json_schema": schema}).status == 200
 
 
 @pytest.mark.parametrize(("fields", "param"), OUT_OF_RANGE)

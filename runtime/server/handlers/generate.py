@@ -1,5 +1,6 @@
 """POST /v1/completions and /v1/chat/completions: from a body to an answer, whole or as a stream."""
 
+import asyncio
 import secrets
 from contextlib import aclosing
 from time import perf_counter, time
@@ -7,6 +8,7 @@ from typing import ClassVar
 
 from tornado.iostream import StreamClosedError
 
+from pagedc.runtime.grammars import GrammarSource
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.server.answers import Answer
 from pagedc.runtime.server.chat_answer import ChatAnswer
@@ -17,15 +19,17 @@ from pagedc.runtime.server.handlers.base import BaseHandler
 from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.prompts import Prompt, chat_prompt, completion_prompts
 from pagedc.runtime.server.protocol import ChatCompletionRequest, CompletionRequest, GenerationRequest
+from pagedc.runtime.server.reading import PLAIN, Reading, make_reading
+from pagedc.runtime.server.refusals import invalid, unsupported
 from pagedc.runtime.server.sse import EventStream, sse_event
+from pagedc.runtime.server.structured import chat_grammar_source, grammar_source
+from pagedc.runtime.server.tools import offered
 from pagedc.runtime.server.validation import (
     DEFAULT_COMPLETION_TOKENS,
     check_chat,
     check_completion,
-    invalid,
     room_for,
     sampling_params,
-    unsupported,
 )
 
 
@@ -53,9 +57,19 @@ class GenerateHandler(BaseHandler):
         """The request's prompts."""
         raise NotImplementedError
 
-    def params(self, request: GenerationRequest, num_prompt_tokens: int) -> SamplingParams:
+    def params(self, request: GenerationRequest, num_prompt_tokens: int, grammar: str) -> SamplingParams:
         """How its tokens are chosen; `num_prompt_tokens` of the longest prompt."""
         raise NotImplementedError
+
+    def reading(self, request: GenerationRequest) -> Reading:
+        """How its answers' text is read."""
+        return PLAIN
+
+    def grammar_source(
+        self, request: GenerationRequest, reading: Reading, prompts: list[Prompt]
+    ) -> GrammarSource | None:
+        """What its answers must look like."""
+        return grammar_source(request)
 
     async def _serve(self) -> None:
         arrived = perf_counter()
@@ -64,7 +78,12 @@ class GenerateHandler(BaseHandler):
         with self.state.admit(hosted, self.num_sequences(request)):
             await hosted.wait_started()
             prompts = await self.prompts(request)
-            params = self.params(request, max(len(prompt.token_ids) for prompt in prompts))
+            reading = self.reading(request)
+            source = self.grammar_source(request, reading, prompts)
+            grammar = ""
+            if source is not None:
+                grammar = await asyncio.to_thread(self.state.grammars.check, source)
+            params = self.params(request, max(len(prompt.token_ids) for prompt in prompts), grammar)
             response_id = self.id_prefix + secrets.token_hex(16)
             generation = Generation(
                 hosted,
@@ -75,6 +94,7 @@ class GenerateHandler(BaseHandler):
                 cache_salt=request.cache_salt or "",
                 skip_special_tokens=request.skip_special_tokens is not False,
                 logprobs_of_stop_token=bool(request.return_token_ids),
+                reading=reading,
                 arrived=arrived,
             )
             self.set_header("X-Request-Id", response_id)
@@ -147,7 +167,7 @@ class CompletionsHandler(GenerateHandler):
             add_special_tokens=request.add_special_tokens is not False,
         )
 
-    def params(self, request: GenerationRequest, num_prompt_tokens: int) -> SamplingParams:
+    def params(self, request: GenerationRequest, num_prompt_tokens: int, grammar: str) -> SamplingParams:
         """Sixteen tokens where no number is given; with echo and logprobs, the prompt's logprobs too."""
         assert isinstance(request, CompletionRequest)
         asked = 1 if request.max_tokens == 0 else request.max_tokens
@@ -162,6 +182,7 @@ class CompletionsHandler(GenerateHandler):
             logprobs=request.logprobs,
             prompt_logprobs=max(wanted, default=None),
             vocab_size=self.hosted.model.vocab_size,
+            grammar=grammar,
         )
 
 
@@ -185,7 +206,23 @@ class ChatCompletionsHandler(GenerateHandler):
         assert isinstance(request, ChatCompletionRequest)
         return [await chat_prompt(request, request.messages, self.hosted.model, self.state.limits)]
 
-    def params(self, request: GenerationRequest, num_prompt_tokens: int) -> SamplingParams:
+    def reading(self, request: GenerationRequest) -> Reading:
+        """With its calls and its reasoning apart."""
+        assert isinstance(request, ChatCompletionRequest)
+        return make_reading(
+            self.hosted.model,
+            offers_tools=bool(offered(request)),
+            is_single_call=request.parallel_tool_calls is False,
+        )
+
+    def grammar_source(
+        self, request: GenerationRequest, reading: Reading, prompts: list[Prompt]
+    ) -> GrammarSource | None:
+        """That of its calls where it must make one; reasoning may come before what is asked for."""
+        assert isinstance(request, ChatCompletionRequest)
+        return chat_grammar_source(request, reading, prompts[0].token_ids)
+
+    def params(self, request: GenerationRequest, num_prompt_tokens: int, grammar: str) -> SamplingParams:
         """All the room that the context has where no number is given."""
         assert isinstance(request, ChatCompletionRequest)
         asked = request.max_tokens if request.max_tokens is not None else request.max_completion_tokens
@@ -196,4 +233,5 @@ class ChatCompletionsHandler(GenerateHandler):
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             prompt_logprobs=request.prompt_logprobs,
             vocab_size=self.hosted.model.vocab_size,
+            grammar=grammar,
         )
