@@ -1,4 +1,4 @@
-"""`pagedc serve`, `chat`, `inspect` and `verify`: words to checked options.
+"""`pagedc serve`, `chat`, `inspect`, `verify` and `bench`: words to checked options.
 
 What does the work is imported when its command was chosen. A package's own launcher runs
 `python -m pagedc.runtime.cli serve PACKAGE …`.
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pagedc.runtime.bench.options import add_bench, run_bench
 from pagedc.runtime.errors import PagedcError
 from pagedc.runtime.shares import Share
 
@@ -53,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_chat(commands.add_parser("chat", help="talk to a package or a server in the terminal"))
     _add_inspect(commands.add_parser("inspect", help="say what is in a package"))
     _add_verify(commands.add_parser("verify", help="check every byte of a package, and run it"))
+    add_bench(commands.add_parser("bench", help="measure latency, throughput, a server or a start"))
     return parser
 
 
@@ -204,6 +206,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "chat": _chat,
     "inspect": _inspect,
     "verify": _verify,
+    "bench": run_bench,
 }
 
 

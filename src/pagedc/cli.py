@@ -13,6 +13,7 @@ RUNTIME_COMMANDS = {
     "chat": "talk to a package or a server in the terminal",
     "inspect": "say what is in a package",
     "verify": "check every byte of a package; --against MODEL: and its logits",
+    "bench": "measure latency, throughput, a server under load, a start",
 }
 COMPILER_COMMANDS = {
     "compile": "compile a model into a package",

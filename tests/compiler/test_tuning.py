@@ -15,7 +15,7 @@ from pagedc.compiler.tuning import (
 )
 
 SHAPE = "T=1 N=960 K=576 bf16"
-ROW = TunedKernel("linear", SHAPE, 3, "panels=2", 12.5, 80.0, 1.1, {"PANELS": 2}, "bandwidth", 1)
+ROW = TunedKernel("linear", SHAPE, 3, "panels=2", 12.5, 80.0, 1.1, {"PANELS": 2}, "bandwidth", 1.0)
 TUNING = Tuning("a chip", "quick", [ROW], 40e9, 900e9, 2, "cafe")
 
 
