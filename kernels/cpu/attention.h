@@ -15,6 +15,7 @@ class Attention {
  public:
   using Plan = AttentionPlan<Config, KV>;
   using Kernels = typename Plan::Kernels;
+  using Weight = typename Kernels::Weight;
   using Tile = typename Plan::Tile;
   using Partial = typename Plan::Partial;
   static constexpr int GROUP = Plan::GROUP;
@@ -160,12 +161,14 @@ class Attention {
       const float slope = slopes_ ? slopes_[rows.kv_head * GROUP + row % GROUP] : 0.0f;
       const int visible_begin = max_int(window_begin(position) - begin, 0);
       const int visible_end = min_int(position + 1 - begin, num_blocks * BLOCK_SIZE);
-      tile_.split_state[row] = softmax_split<Config>(tile_.scores + row * Plan::SCORE_STRIDE, num_blocks * BLOCK_SIZE,
+      tile_.split_state[row] = softmax_split<Config, Weight>(tile_.scores + row * Plan::SCORE_STRIDE, num_blocks * BLOCK_SIZE,
                                                      visible_begin, visible_end, slope, position - begin);
     }
     for (int chunk = 0; chunk < num_chunks; ++chunk)
-      Kernels::template weigh_all<ROWS>(tile_.scores + chunk * ROWS * Plan::SCORE_STRIDE, Plan::SCORE_STRIDE, keys,
-                                        next_keys, num_blocks, tile_.split_out + chunk * ROWS * Plan::V_DIM);
+      Kernels::template weigh_all<ROWS>(
+          reinterpret_cast<const Weight*>(tile_.scores + chunk * ROWS * Plan::SCORE_STRIDE),
+          Plan::SCORE_STRIDE * (sizeof(float) / sizeof(Weight)), keys, next_keys, num_blocks,
+          tile_.split_out + chunk * ROWS * Plan::V_DIM);
   }
 
   template <class Out>

@@ -17,26 +17,23 @@ constexpr int NUM_REGISTERS = 8, MAX_ROWS = 4;
 constexpr int NUM_REGISTERS = 4, MAX_ROWS = 2;
 #endif
 
-// Two elements of a query for paired K. With VDPBF16PS a float is split into two bf16, high + low, 16 bits of mantissa.
+// Two elements of a query for paired K, as the product takes them: bf16 where the machine multiplies bf16, like K itself.
 #if defined(PAGEDC_AVX512_BF16)
+constexpr bool BF16_PRODUCTS = true;
 struct QueryPair {
-  bf16 high[2], low[2];
+  bf16 x[2];
 };
-PAGEDC_INLINE void split_query(QueryPair* out, int64_t stride, const float* q, int count) {
-  const Vec16 x = load_first(q, count);
-  bf16 high[16], low[16];
-  store(high, x);
-  store(low, x - load(high));
-  for (int i = 0; i < (count + 1) / 2; ++i) {
-    memcpy(out[i * stride].high, high + i * 2, 4);
-    memcpy(out[i * stride].low, low + i * 2, 4);
-  }
+PAGEDC_INLINE void pair_query(QueryPair* out, int64_t stride, const float* q, int count) {
+  bf16 row[16];
+  store(row, load_first(q, count));
+  for (int i = 0; i < (count + 1) / 2; ++i) memcpy(out[i * stride].x, row + i * 2, 4);
 }
 #else
+constexpr bool BF16_PRODUCTS = false;
 struct QueryPair {
   float x[2];
 };
-PAGEDC_INLINE void split_query(QueryPair* out, int64_t stride, const float* q, int count) {
+PAGEDC_INLINE void pair_query(QueryPair* out, int64_t stride, const float* q, int count) {
   for (int i = 0; i < (count + 1) / 2; ++i) out[i * stride] = {{q[i * 2], i * 2 + 1 < count ? q[i * 2 + 1] : 0.0f}};
 }
 #endif
@@ -47,6 +44,8 @@ struct AttentionKernels {
   using Query = typename std::conditional<Layout::PAIRED, QueryPair, float>::type;
   static constexpr int LINE = 64 / sizeof(KV);  // elements
   static constexpr int QUERY_STEPS = Layout::PAIRED ? Layout::K_DIM / 2 : Layout::K_DIM;
+  // What a softmax weight is rounded to; weights lie at the front of their row of scores.
+  using Weight = typename std::conditional<Layout::PAIRED && BF16_PRODUCTS, bf16, float>::type;
 
   // Into the second level: the first one's few outstanding misses hold a core to half of what it can read.
   static PAGEDC_INLINE void prefetch(const KV* p) { __builtin_prefetch(p, 0, 2); }
@@ -55,7 +54,7 @@ struct AttentionKernels {
   static void pack_query(Query* out, int stride, const float* q) {
     if constexpr (Layout::PAIRED) {
       for (int d = 0; d < Config::head_dim; d += 16)
-        split_query(out + int64_t{d / 2} * stride, stride, q + d, Config::head_dim - d < 16 ? Config::head_dim - d : 16);
+        pair_query(out + int64_t{d / 2} * stride, stride, q + d, Config::head_dim - d < 16 ? Config::head_dim - d : 16);
     } else {
       for (int d = 0; d < Config::head_dim; ++d) out[int64_t{d} * stride] = q[d];
     }
@@ -93,11 +92,9 @@ struct AttentionKernels {
         for (int b = 0; b < BLOCKS; ++b) x[b] = load_pairs(k[b] + step * 32);
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-          const Bf16x32 high = broadcast_pair(q[r].high), low = broadcast_pair(q[r].low);
+          const Bf16x32 qr = broadcast_pair(q[r].x);
 #pragma GCC unroll 8
-          for (int b = 0; b < BLOCKS; ++b) sums[r][b] = dot_pairs(x[b], high, sums[r][b]);
-#pragma GCC unroll 8
-          for (int b = 0; b < BLOCKS; ++b) sums[r][b] = dot_pairs(x[b], low, sums[r][b]);
+          for (int b = 0; b < BLOCKS; ++b) sums[r][b] = dot_pairs(x[b], qr, sums[r][b]);
         }
 #else
         Vec16 x0[BLOCKS], x1[BLOCKS];
@@ -125,7 +122,7 @@ struct AttentionKernels {
   // out[row * V_DIM + d] = Σ weights[row * weight_stride + token] v[token][d] for the VECTORS * 16 elements from d on.
   // The keys of the next split are asked for on the way.
   template <int ROWS, int VECTORS>
-  static void weigh(const float* weights, int64_t weight_stride, const KV* const* keys, const KV* const* next_keys,
+  static void weigh(const Weight* weights, int64_t weight_stride, const KV* const* keys, const KV* const* next_keys,
                     int num_blocks, int d, float* out) {
     Vec16 sums[ROWS][VECTORS];
 #pragma GCC unroll 8
@@ -138,36 +135,57 @@ struct AttentionKernels {
       for (int token = 0; token < BLOCK_SIZE; token += 2, v += 2 * Layout::V_DIM, weights += 2) {
         constexpr int LINES = ceil_div(QUERY_STEPS, BLOCK_SIZE / 2);
         for (int i = 0; i < LINES; ++i, next += LINE) prefetch(next);
-        Vec16 x0[VECTORS], x1[VECTORS];
-#pragma GCC unroll 8
-        for (int i = 0; i < VECTORS; ++i) {
-          if constexpr (Layout::PAIRED) {
-            const Bf16x32 x = load_pairs(v + i * 32);
-            x0[i] = even(x);
-            x1[i] = odd(x);
-          } else {
-            x0[i] = load(v + i * 16);
-            x1[i] = load(v + Layout::V_DIM + i * 16);
-          }
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < ROWS; ++r) {
-          const Vec16 w0 = broadcast(weights[r * weight_stride]);
-#pragma GCC unroll 8
-          for (int i = 0; i < VECTORS; ++i) sums[r][i] = fma(w0, x0[i], sums[r][i]);
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < ROWS; ++r) {
-          const Vec16 w1 = broadcast(weights[r * weight_stride + 1]);
-#pragma GCC unroll 8
-          for (int i = 0; i < VECTORS; ++i) sums[r][i] = fma(w1, x1[i], sums[r][i]);
-        }
+        add_two_tokens<ROWS, VECTORS>(sums, weights, weight_stride, v);
       }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 8
       for (int i = 0; i < VECTORS; ++i) store(out + r * Layout::V_DIM + d + i * 16, sums[r][i]);
+  }
+
+  // A pair of bf16 tokens is one product; rounding a weight to bf16 is what rounds v there already.
+  template <int ROWS, int VECTORS>
+  static PAGEDC_INLINE void add_two_tokens(Vec16 (&sums)[ROWS][VECTORS], const bf16* weights, int64_t weight_stride,
+                                           const KV* v) {
+    Bf16x32 x[VECTORS];
+#pragma GCC unroll 8
+    for (int i = 0; i < VECTORS; ++i) x[i] = load_pairs(v + i * 32);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const Bf16x32 w = broadcast_pair(weights + r * weight_stride);
+#pragma GCC unroll 8
+      for (int i = 0; i < VECTORS; ++i) sums[r][i] = dot_pairs(x[i], w, sums[r][i]);
+    }
+  }
+
+  template <int ROWS, int VECTORS>
+  static PAGEDC_INLINE void add_two_tokens(Vec16 (&sums)[ROWS][VECTORS], const float* weights, int64_t weight_stride,
+                                           const KV* v) {
+    Vec16 x0[VECTORS], x1[VECTORS];
+#pragma GCC unroll 8
+    for (int i = 0; i < VECTORS; ++i) {
+      if constexpr (Layout::PAIRED) {
+        const Bf16x32 x = load_pairs(v + i * 32);
+        x0[i] = even(x);
+        x1[i] = odd(x);
+      } else {
+        x0[i] = load(v + i * 16);
+        x1[i] = load(v + Layout::V_DIM + i * 16);
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const Vec16 w0 = broadcast(weights[r * weight_stride]);
+#pragma GCC unroll 8
+      for (int i = 0; i < VECTORS; ++i) sums[r][i] = fma(w0, x0[i], sums[r][i]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const Vec16 w1 = broadcast(weights[r * weight_stride + 1]);
+#pragma GCC unroll 8
+      for (int i = 0; i < VECTORS; ++i) sums[r][i] = fma(w1, x1[i], sums[r][i]);
+    }
   }
 
   // All blocks of a split, the largest register tile first.
@@ -182,7 +200,7 @@ struct AttentionKernels {
   }
 
   template <int ROWS>
-  static void weigh_all(const float* weights, int64_t weight_stride, const KV* const* keys,
+  static void weigh_all(const Weight* weights, int64_t weight_stride, const KV* const* keys,
                         const KV* const* next_keys, int num_blocks, float* out) {
     constexpr int FIT = (NUM_REGISTERS - 2) / (ROWS + 1) > 0 ? (NUM_REGISTERS - 2) / (ROWS + 1) : 1;
     constexpr int ALL = Layout::V_DIM / 16;

@@ -34,14 +34,16 @@ struct SoftmaxState {
   float sum;
 };
 
-// scores[0 : count] (a multiple of 16) become weights. Only [begin, end) are keys that the query may see: the others
+// scores[0 : count] (a multiple of 16) become weights, as Weight from their start on; the sum is that of the weights as they
+// were rounded. Only [begin, end) are keys that the query may see: the others
 // become 0. `slope` is that of ALiBi for the distance to `last`, the query's own index among the scores.
-template <class Config>
+template <class Config, class Weight>
 inline SoftmaxState softmax_split(float* scores, int count, int begin, int end, float slope, int last) {
   static_assert(Config::scale > 0, "the maximum is taken before scaling");
   constexpr bool HAS_SOFTCAP = Config::softcap != 0;
+  Weight* weights = reinterpret_cast<Weight*>(scores);  // no wider: a weight never overwrites a score still to be read
   if (begin >= end) {
-    for (int i = 0; i < count; i += 16) store(scores + i, zero_vec16());
+    for (int i = 0; i < count; i += 16) store(weights + i, zero_vec16());
     return {-INFINITY, 0.0f};
   }
   const bool transformed = HAS_SOFTCAP || slope != 0;
@@ -63,9 +65,8 @@ inline SoftmaxState softmax_split(float* scores, int count, int begin, int end, 
   const Vec16 negated = broadcast(maximum == -INFINITY ? 0.0f : -maximum), scales = broadcast(scale);
   Vec16 sums = zero_vec16();
   for (int i = 0; i < count; i += 16) {
-    const Vec16 weight = exp_of_negative(fma(load(scores + i), scales, negated));
-    store(scores + i, weight);
-    sums = sums + weight;
+    store(weights + i, exp_of_negative(fma(load(scores + i), scales, negated)));
+    sums = sums + load(weights + i);
   }
   return {maximum, reduce_add(sums)};
 }

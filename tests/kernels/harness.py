@@ -37,6 +37,12 @@ def compile_harness(source: str, march: str = "native", flags: tuple[str, ...] =
 
 
 @cache
+def multiplies_bf16() -> bool:
+    """Whether -march=native has VDPBF16PS."""
+    return "avx512_bf16" in Path("/proc/cpuinfo").read_text().split()
+
+
+@cache
 def supported_marches() -> tuple[str, ...]:
     """The levels of MARCHES that this machine can run."""
     features = set(Path("/proc/cpuinfo").read_text().split())

@@ -13,7 +13,7 @@ from tests.kernels.attention_harness import (
     random_tokens,
     run_steps,
 )
-from tests.kernels.harness import supported_marches
+from tests.kernels.harness import multiplies_bf16, supported_marches
 
 from pagedc.kernels.reference.attention import AttentionConfig, attention
 
@@ -90,6 +90,13 @@ def one_by_one(length: int) -> list[Step]:
     return [[(0, i, i + 1)] for i in range(length)]
 
 
+def tolerance(kv: str, march: str) -> float:
+    """Products of bf16 round queries and softmax weights to 8 bits of mantissa; the others are float32."""
+    if kv == "float":
+        return 2e-6
+    return 3e-2 if march == "native" and multiplies_bf16() else 3e-5
+
+
 @pytest.mark.parametrize("march", supported_marches())
 def test_matches_the_reference(march: str) -> None:
     library = compile_cases(cases_of(march), march)
@@ -104,8 +111,9 @@ def test_matches_the_reference(march: str) -> None:
                 (tokens.k, tokens.v) if case.kv == "float" else (to_bfloat16(tokens.k), to_bfloat16(tokens.v))
             )
             expected = attention(case.config, tokens.q, k, v, np.arange(len(k)), sinks, slopes)
-            error = np.abs(out - expected).max()
-            assert error < (2e-6 if case.kv == "float" else 3e-5), (index, error)
+            error = np.abs(out - expected)
+            assert error.max() < tolerance(case.kv, march), index
+            assert np.sqrt(np.mean(error**2)) < tolerance(case.kv, march) / 10, index
 
 
 @pytest.mark.parametrize("march", supported_marches())
