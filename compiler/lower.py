@@ -19,7 +19,7 @@ def lower(graph: Graph, print_body: Callable[[RowKernel], str], *, fuses_epilogu
     lowering = _Lowering(graph, print_body)
     program = lowering.run()
     if fuses_epilogues:
-        fuse_epilogues(program)
+        fuse_epilogues(program, print_body)
     lowering.place_buffers()
     return program
 

@@ -15,6 +15,7 @@ class Weight:
     node: Node
     format: str  # of kernels' packed layouts, or "raw": values in order, float32 or int32
     index: int = 0  # in the list that `create` is given
+    stripes: int = 1  # parts of the rows that are packed 16 rows of each in turn
 
     @property
     def shape(self) -> tuple[int, ...]:

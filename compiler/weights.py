@@ -1,6 +1,7 @@
 """Read what a program's weights are made of, one at a time, and pack it for the kernels."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,8 @@ class WeightPacker:
         tensor = self._load(weight.node)
         if len(tensor.shape) == 3:
             return np.concatenate([self._pack(part, weight.format) for part in _experts(tensor)])
+        if weight.stripes > 1:
+            tensor = _take_rows(tensor, striped_rows(weight.shape[0], weight.stripes))
         return self._pack(tensor, weight.format)
 
     def _pack(self, tensor: torch.Tensor | QuantizedTensor, name: str) -> Array:
@@ -103,6 +106,18 @@ class WeightPacker:
             value = evaluate(node.attrs["source"], lambda name: self._float(_parameter(name)))
             return torch.from_numpy(np.ascontiguousarray(value))
         return self.checkpoint.read(node.attrs["name"])
+
+
+def striped_rows(count: int, stripes: int) -> torch.Tensor:
+    """Which row stands where: 16 of each part in turn. `count` is a multiple of 16 · stripes."""
+    return torch.arange(count).reshape(stripes, -1, 16).transpose(0, 1).reshape(-1)
+
+
+def _take_rows(tensor: torch.Tensor | QuantizedTensor, rows: torch.Tensor) -> torch.Tensor | QuantizedTensor:
+    if isinstance(tensor, torch.Tensor):
+        return tensor[rows]
+    minimums = None if tensor.minimums is None else tensor.minimums[rows]
+    return replace(tensor, codes=tensor.codes[rows], scales=tensor.scales[rows], minimums=minimums)
 
 
 def _parameter(name: str) -> Node:

@@ -77,7 +77,7 @@ void grouped_linear(Worker& worker, int64_t T, int top_k, const int32_t* expert_
 
     const uint8_t* matrix = static_cast<const uint8_t*>(packed) + expert * MATRIX_BYTES;
     const int64_t first = part * grain, past = first + grain < NUM_PANELS ? first + grain : NUM_PANELS;
-    rows_by_panels<W, N, K>(scratch, count, matrix, first, past,
+    rows_by_panels<W, N, K, 1>(scratch, count, matrix, first, past,
                             [&](int64_t row, int n, const float* acc, int valid) __attribute__((always_inline)) {
                               store(static_cast<int64_t>(order[row]), n, acc, valid);
                             });

@@ -3,8 +3,12 @@
 // A tile of a few rows of x decodes the packed weights in registers, so at one token they are read once, at the memory's
 // speed. Formats that take longer to decode than to multiply are unpacked, for many rows, a run of k's at a time into the
 // cache. Either way each output has the same operations.
+//
+// W's rows may be packed in STRIPES: 16 of each of so many equal parts in turn. Then a store is given a tile of each part at
+// once, as a gate and what it lets through want it.
 #pragma once
 
+#include <numeric>
 #include <type_traits>
 
 #include "team.h"
@@ -33,11 +37,13 @@ struct Tile {
   static constexpr int PANELS = 1;
   static constexpr int UNPACKED_TOKENS = TOKENS, UNPACKED_PANELS = 1;
 #endif
-  // Panels that work is shared out by.
-  static constexpr int UNIT = !IN_PLACE && UNPACKED_PANELS > PANELS ? UNPACKED_PANELS : PANELS;
+  // Panels that work is shared out by: whole tiles of either kind, and whole stripes.
+  template <int STRIPES>
+  static constexpr int UNIT = std::lcm(std::lcm(PANELS, IN_PLACE ? 1 : UNPACKED_PANELS), STRIPES);
 };
 
 constexpr int BLOCK_TOKENS = 128;    // rows of x that use a run of weights while it is near
+constexpr int MAX_TOTALS = 6;        // of a row of x: two stripes of three panels, or two sums each of three
 constexpr int RUN_BYTES = 64 << 10;  // of weights: 16 KiB stay in the first-level cache, but stop and go costs 5 %
 
 // What one thread needs while it is inside a linear.
@@ -45,7 +51,7 @@ struct LinearScratch {
   static constexpr int64_t ROWS_BYTES = 1 << 20;
   alignas(64) uint8_t rows[ROWS_BYTES];  // x as the kernel reads it, where that is not as it came; group sums
   alignas(64) uint8_t run[2 * RUN_BYTES];
-  alignas(64) float totals[BLOCK_TOKENS * 4 * PANEL_ROWS];
+  alignas(64) float totals[BLOCK_TOKENS * MAX_TOTALS * PANEL_ROWS];
   const void* x[BLOCK_TOKENS];
   const float* group_sums[BLOCK_TOKENS];
 };
@@ -122,7 +128,8 @@ struct PanelPointers {
 
 // totals of `count` prepared rows against PANELS panels, in runs of k's: a run's weights are reused by all rows.
 template <class W, class Format, int TOKENS, int PANELS>
-__attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const uint8_t* const* packed, int64_t K) {
+__attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const uint8_t* const* packed, int64_t K,
+                                     float* totals) {
   using X = typename W::X;
   constexpr bool IN_PLACE = std::is_same<Format, W>::value;
   constexpr int64_t BYTES_OF_128 = Format::offset(128);  // a multiple of every group
@@ -150,57 +157,75 @@ __attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const ui
         if constexpr (W::HAS_MINIMUM) sums[t - begin] = scratch.group_sums[t] + k / W::GROUP;
       }
       tile_of<Format, TOKENS, PANELS>(end - begin, panels, x, length, sums, k > 0,
-                                      scratch.totals + begin * PANELS * TOTALS<Format> * PANEL_ROWS);
+                                      totals + begin * PANELS * TOTALS<Format> * PANEL_ROWS);
     }
   }
 }
 
-// store(row, n, acc, valid) for `count` rows of totals[count][PANELS][TOTALS][16] of the panels from `first`.
-template <class W, int N, int K, int PANELS, class Store>
+// A tile of totals[count][PANELS][TOTALS][16] as it leaves: scaled, one sum.
+template <class W, int K>
+PAGEDC_INLINE Vec16 finished(const uint8_t* panel, const float* total) {
+  Vec16 sum = load(total);
+  if constexpr (TOTALS<W> == 2) sum = sum + load(total + PANEL_ROWS);
+  if constexpr (W::HAS_ROW_SCALE) sum = sum * load(reinterpret_cast<const float*>(panel + W::scale_offset(K)));
+  return sum;
+}
+
+// store(row, n, acc, valid) for `count` rows of the panels from `first`, GROUP of them in tiles of PANELS; n counts the
+// rows of one stripe, and stripe j of the tile stands at acc + 16 j.
+template <class W, int N, int K, int PANELS, int STRIPES, int GROUP, class Store>
 PAGEDC_INLINE void finish(const uint8_t* const* panels, int64_t first, int count, float* totals, const Store& store) {
-  for (int p = 0; p < PANELS; ++p) {
-    const int n = static_cast<int>(first + p) * PANEL_ROWS;
-    if (n >= N) break;
-    const int valid = N - n < PANEL_ROWS ? N - n : PANEL_ROWS;
+  constexpr int TILE = BLOCK_TOKENS * PANELS * TOTALS<W> * PANEL_ROWS;
+  for (int p = 0; p < GROUP; p += STRIPES) {
+    const int n = static_cast<int>(first + p) / STRIPES * PANEL_ROWS, left = N / STRIPES - n;
+    if (left <= 0) break;
+    const int valid = left < PANEL_ROWS ? left : PANEL_ROWS;
     for (int i = 0; i < count; ++i) {
-      float* total = totals + (i * PANELS + p) * TOTALS<W> * PANEL_ROWS;
-      if constexpr (TOTALS<W> == 2) pagedc::store(total, load(total) + load(total + PANEL_ROWS));
-      if constexpr (W::HAS_ROW_SCALE)
-        pagedc::store(total, load(total) * load(reinterpret_cast<const float*>(panels[p] + W::scale_offset(K))));
-      store(i, n, static_cast<const float*>(total), valid);
+      alignas(64) float acc[STRIPES * PANEL_ROWS];
+#pragma GCC unroll 2
+      for (int j = 0; j < STRIPES; ++j) {
+        const float* total = totals + (p + j) / PANELS * TILE;
+        pagedc::store(acc + j * PANEL_ROWS,
+                      finished<W, K>(panels[p + j], total + (i * PANELS + (p + j) % PANELS) * TOTALS<W> * PANEL_ROWS));
+      }
+      store(i, n, static_cast<const float*>(acc), valid);
     }
   }
 }
 
-// Prepared rows, at most BLOCK_TOKENS, against panels [first, end).
-template <class W, int N, int K, class Store>
+// Prepared rows, at most BLOCK_TOKENS, against panels [first, end), in tiles of PANELS panels of Format.
+template <class W, class Format, int N, int K, int TOKENS, int PANELS, int STRIPES, class Store>
+PAGEDC_INLINE void rows_by_tiles(LinearScratch& scratch, int count, const void* packed, int64_t first, int64_t end,
+                                 const Store& store) {
+  constexpr int GROUP = std::lcm(PANELS, STRIPES);
+  static_assert(GROUP * TOTALS<W> <= MAX_TOTALS, "room for a group of tiles");
+  for (; first < end; first += GROUP) {
+    const PanelPointers<GROUP> panels(packed, W::panel_bytes(K), first, end);
+    for (int p = 0; p < GROUP; p += PANELS) {
+      float* totals = scratch.totals + p * BLOCK_TOKENS * TOTALS<W> * PANEL_ROWS;
+      if (std::is_same<Format, W>::value && count <= TOKENS)
+        tile_of<W, TOKENS, PANELS>(count, panels.of + p, reinterpret_cast<const typename W::X* const*>(scratch.x),
+                                   Rows<W>::padded(K), scratch.group_sums, false, totals);
+      else
+        tiles<W, Format, TOKENS, PANELS>(scratch, count, panels.of + p, Rows<W>::padded(K), totals);
+    }
+    finish<W, N, K, PANELS, STRIPES, GROUP>(panels.of, first, count, scratch.totals, store);
+  }
+}
+
+template <class W, int N, int K, int STRIPES, class Store>
 void rows_by_panels(LinearScratch& scratch, int count, const void* packed, int64_t first, int64_t end,
                     const Store& store) {
-  constexpr int64_t PADDED = Rows<W>::padded(K);
+  using T = Tile<W>;
   // Until the hardware's prefetcher has seen where the stream goes.
   for (int line = 0; first < end && line < 32; ++line)
     __builtin_prefetch(static_cast<const uint8_t*>(packed) + first * W::panel_bytes(K) + line * 64);
-  if constexpr (!Tile<W>::IN_PLACE) {
-    if (count > Tile<W>::UNPACK_ABOVE) {
-      constexpr int PANELS = Tile<W>::UNPACKED_PANELS;
-      for (; first < end; first += PANELS) {
-        const PanelPointers<PANELS> panels(packed, W::panel_bytes(K), first, end);
-        tiles<W, typename W::Unpacked, Tile<W>::UNPACKED_TOKENS, PANELS>(scratch, count, panels.of, PADDED);
-        finish<W, N, K, PANELS>(panels.of, first, count, scratch.totals, store);
-      }
-      return;
-    }
+  if constexpr (!T::IN_PLACE) {
+    if (count > T::UNPACK_ABOVE)
+      return rows_by_tiles<W, typename W::Unpacked, N, K, T::UNPACKED_TOKENS, T::UNPACKED_PANELS, STRIPES>(
+          scratch, count, packed, first, end, store);
   }
-  constexpr int PANELS = Tile<W>::PANELS;
-  for (; first < end; first += PANELS) {
-    const PanelPointers<PANELS> panels(packed, W::panel_bytes(K), first, end);
-    if (count <= Tile<W>::TOKENS)
-      tile_of<W, Tile<W>::TOKENS, PANELS>(count, panels.of, reinterpret_cast<const typename W::X* const*>(scratch.x),
-                                          PADDED, scratch.group_sums, false, scratch.totals);
-    else
-      tiles<W, W, Tile<W>::TOKENS, PANELS>(scratch, count, panels.of, PADDED);
-    finish<W, N, K, PANELS>(panels.of, first, count, scratch.totals, store);
-  }
+  rows_by_tiles<W, W, N, K, T::TOKENS, T::PANELS, STRIPES>(scratch, count, packed, first, end, store);
 }
 
 // Panels a chunk of work holds: enough chunks to share out evenly, each long enough to stream.
@@ -210,7 +235,7 @@ PAGEDC_INLINE int64_t panel_grain(int64_t num_panels, int64_t panel_bytes, int n
   const int64_t even = num_panels / (CHUNKS_PER_THREAD * num_threads), stream = ceil_div(STREAM_BYTES, panel_bytes);
   const int64_t fair = ceil_div(num_panels, num_threads);
   const int64_t grain = even > stream ? even : stream < fair ? stream : fair;
-  return round_up(grain > 0 ? grain : 1, Tile<W>::UNIT);
+  return round_up(grain > 0 ? grain : 1, Tile<W>::template UNIT<1>);
 }
 
 // [0, count) cut into chunks that halve from round to round, a chunk for each thread in a round: long streams of memory
@@ -231,13 +256,15 @@ struct Chunks {
   }
 };
 
-// store(t, n, acc, count): acc[0 … count − 1] are out[t, n …]; once per token and panel, on any thread. No barrier.
-template <class W, int N, int K, class Store>
+// store(t, n, acc, count): acc[16 j … 16 j + count − 1] are out[t, n …] of stripe j; once per token and n, on any thread. No
+// barrier.
+template <class W, int N, int K, int STRIPES = 1, class Store>
 void linear(Worker& worker, int64_t T, const typename W::Input* x, int64_t ldx, const void* packed,
             const Store& store) {
   constexpr int64_t NUM_PANELS = ceil_div(N, PANEL_ROWS);
+  static_assert(STRIPES == 1 || N % (STRIPES * PANEL_ROWS) == 0, "stripes of whole panels");
   LinearScratch& scratch = linear_scratch();
-  constexpr int64_t UNIT = Tile<W>::UNIT;
+  constexpr int64_t UNIT = Tile<W>::template UNIT<STRIPES>;
   const Chunks chunks(ceil_div(NUM_PANELS, UNIT), worker.size);
   const int64_t num_chunks = chunks.size();
   int64_t num_blocks = ceil_div(T, Rows<W>::max_rows(K));
@@ -251,7 +278,7 @@ void linear(Worker& worker, int64_t T, const typename W::Input* x, int64_t ldx, 
     if (block != prepared) Rows<W>::prepare(scratch, count, K, [&](int i) { return x + (begin + i) * ldx; });
     prepared = block;
     const int64_t chunk = task % num_chunks, first = chunks.begin(chunk) * UNIT, past = chunks.begin(chunk + 1) * UNIT;
-    rows_by_panels<W, N, K>(scratch, count, packed, first, past < NUM_PANELS ? past : NUM_PANELS,
+    rows_by_panels<W, N, K, STRIPES>(scratch, count, packed, first, past < NUM_PANELS ? past : NUM_PANELS,
                             [&](int64_t row, int n, const float* acc, int valid)
                                 __attribute__((always_inline)) { store(begin + row, n, acc, valid); });
   });

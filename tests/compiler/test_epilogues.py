@@ -53,13 +53,29 @@ def test_what_needs_the_whole_row_stays() -> None:
     ]
 
 
-def test_halves_of_a_row_stay() -> None:
-    """A gate reads two distant values of the linear's output, which no tile holds together."""
+def gated(width: int) -> Program:
     build = Builder()
-    x = build.linear(build.embedded(8), 16)
-    gate = build.add("slice", (x,), (8,), axis=0, range=(0, 8, 1))
-    up = build.add("slice", (x,), (8,), axis=0, range=(8, 16, 1))
-    assert "rows" in kinds(head(build, build.add("mul", (gate, up), (8,))))
+    x = build.linear(build.embedded(8), 2 * width)
+    gate = build.add("slice", (x,), (width,), axis=0, range=(0, width, 1))
+    up = build.add("slice", (x,), (width,), axis=0, range=(width, 2 * width, 1))
+    return head(build, build.add("mul", (build.add("sigmoid", (gate,), (width,)), up), (width,)))
+
+
+def test_a_gate_and_its_other_half_move_into_the_linear_in_stripes() -> None:
+    program = gated(32)
+    assert kinds(program) == ["embedding", "linear", "select_rows", "linear"]
+    fused = program.calls[1]
+    assert (fused.constants["n"], fused.constants["stripes"]) == (64, 2)
+    assert [weight.stripes for weight in fused.weights] == [2]
+    assert [buffer.width for buffer in fused.outputs] == [32]
+    check_order(program)
+    text = emit(program, "test", "0", "native", "float")
+    assert "linear<F32, 64, 8, 2>" in text
+    assert "in0[i0 + 16]" in text  # the other half of the tile
+
+
+def test_halves_that_are_no_whole_tiles_stay() -> None:
+    assert "rows" in kinds(gated(8))
 
 
 def test_an_output_that_others_read_is_stored() -> None:

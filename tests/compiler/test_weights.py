@@ -12,7 +12,7 @@ from pagedc.compiler.graph import Node
 from pagedc.compiler.program import Weight
 from pagedc.compiler.quantize import quantize
 from pagedc.compiler.targets.cpu.weight_layout import CpuLayout
-from pagedc.compiler.weights import WeightPacker
+from pagedc.compiler.weights import WeightPacker, striped_rows
 from pagedc.kernels.cpu import layout
 
 
@@ -118,3 +118,20 @@ def test_four_bits_lose_no_more_than_half_a_step() -> None:
     plain = ((groups.amax(-1) - groups.amin(-1)) / 15 / 2)[..., None]
     # The search may clip extremes where that lowers the group's error, so it is judged by the group.
     assert ((out - groups).square().mean(-1) <= plain.square().squeeze(-1)).all()
+
+
+def test_stripes_put_sixteen_rows_of_each_part_in_turn() -> None:
+    rows = striped_rows(96, 2).tolist()
+    assert rows[:16] == list(range(16))
+    assert rows[16:32] == list(range(48, 64))
+    assert rows[32:48] == list(range(16, 32))
+    assert sorted(rows) == list(range(96))
+
+
+@pytest.mark.parametrize("name", ["int4_g32_min", "int8_g32", "bf16"])
+def test_striped_weights_are_the_same_rows(name: str) -> None:
+    tensor = matrix(64, 64)
+    weight = Weight("w", parameter("w", (64, 64)), name, stripes=2)
+    plain = unpacked(packer({"w": tensor}).pack(Weight("w", weight.node, name)), name, (64, 64))
+    striped = unpacked(packer({"w": tensor}).pack(weight), name, (64, 64))
+    np.testing.assert_array_equal(striped, plain[striped_rows(64, 2).numpy()])

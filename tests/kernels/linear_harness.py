@@ -34,6 +34,7 @@ CASES = (
     Case("f32", 71, 301),
     Case("bf16", 71, 301),
     Case("bf16", 48, 64),
+    Case("bf16", 160, 96),
     Case("int8_g0", 71, 301),
     Case("int8_g32", 37, 352),
     Case("int4_g32", 16, 32),
@@ -45,7 +46,10 @@ CASES = (
     Case("int8_g128_min_f32", 5, 256),
     Case("int4_g16_min_f32", 37, 304),
     Case("int4_g16", 16, 48),
+    Case("int4_g32_min", 96, 64),
+    Case("int8_g0", 64, 33),
 )
+STRIPED_CASES = tuple(case for case in CASES if case.rows % 32 == 0)
 
 SOURCE = """
 #include "embedding.h"
@@ -58,6 +62,16 @@ struct Out {
   float* out;
   PAGEDC_INLINE void operator()(int64_t t, int n, const float* acc, int count) const {
     for (int i = 0; i < count; ++i) out[t * N + n + i] = acc[i];
+  }
+};
+
+// Back to where the rows would be without stripes.
+template <int N>
+struct StripesOut {
+  float* out;
+  PAGEDC_INLINE void operator()(int64_t t, int n, const float* acc, int count) const {
+    for (int stripe = 0; stripe < 2; ++stripe)
+      for (int i = 0; i < count; ++i) out[t * N + 2 * n + stripe * 16 + i] = acc[stripe * 16 + i];
   }
 };
 
@@ -89,11 +103,21 @@ extern "C" void grouped_{symbol}(Team* team, int64_t T, int top_k, const int32_t
 """
 
 
+STRIPED_SOURCE = """
+extern "C" void striped_{symbol}(Team* team, int64_t T, const {type}::Input* x, int64_t ldx,
+                                 const void* packed, float* out) {{
+  team->run([&](Worker& worker) {{
+    linear<{type}, {rows}, {columns}, 2>(worker, T, x, ldx, packed, StripesOut<{rows}>{{out}});
+  }});
+}}
+"""
+
+
 @cache
 def library(march: str) -> ctypes.CDLL:
     """The harness compiled for `march`."""
     source = SOURCE + "".join(
-        CASE_SOURCE.format(
+        (CASE_SOURCE + (STRIPED_SOURCE if case in STRIPED_CASES else "")).format(
             symbol=case.symbol,
             type=parse_format(case.format_name).cpp_type,
             rows=case.rows,
@@ -145,12 +169,17 @@ def as_input(case: Case, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] 
 
 
 def run_linear(
-    march: str, handle: ctypes.c_void_p, case: Case, x: npt.NDArray[np.float32], padding: int = 0
+    march: str,
+    handle: ctypes.c_void_p,
+    case: Case,
+    x: npt.NDArray[np.float32],
+    padding: int = 0,
+    kind: str = "linear",
 ) -> npt.NDArray[np.float32]:
-    """out [T, rows] of x [T, columns], whose rows lie `padding` NaNs apart."""
+    """out [T, rows] of x [T, columns], whose rows lie `padding` NaNs apart; `kind` may be "striped"."""
     inputs = as_input(case, np.pad(x, ((0, 0), (0, padding)), constant_values=np.nan))
     out = np.full((len(x), case.rows), np.nan, np.float32)
-    function = getattr(library(march), f"linear_{case.symbol}")
+    function = getattr(library(march), f"{kind}_{case.symbol}")
     stride = ctypes.c_int64(inputs.shape[1])
     function(
         handle, ctypes.c_int64(len(x)), _pointer(inputs), stride, _pointer(matrix(case).packed), _pointer(out)

@@ -2,7 +2,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from tests.kernels.harness import supported_marches
-from tests.kernels.linear_harness import CASES, Case, matrix, random_x, run_linear, team
+from tests.kernels.linear_harness import CASES, STRIPED_CASES, Case, matrix, random_x, run_linear, team
 
 from pagedc.kernels.reference.linear import linear
 
@@ -38,3 +38,13 @@ def test_reads_only_its_columns(march: str, num_tokens: int) -> None:
             np.testing.assert_array_equal(
                 run_linear(march, handle, case, x, padding=3), run_linear(march, handle, case, x)
             )
+
+
+@pytest.mark.parametrize("march", supported_marches())
+@pytest.mark.parametrize("case", STRIPED_CASES, ids=lambda case: case.symbol)
+def test_stripes_are_stored_together_with_the_same_bits(march: str, case: Case) -> None:
+    for num_tokens in (1, 5, 33, 150):
+        x = random_x(case, (num_tokens,))
+        with team(march, 2) as handle:
+            plain, striped = (run_linear(march, handle, case, x, kind=kind) for kind in ("linear", "striped"))
+        np.testing.assert_array_equal(plain.view(np.uint32), striped.view(np.uint32))

@@ -217,7 +217,8 @@ class _Emitter:
 
     def _linear(self, call: Call, text: dict[str, str]) -> list[str]:
         c = call.constants
-        kernel = f"linear<{_cpp_format(call)}, {c['n']}, {c['k']}>"
+        stripes = f", {c['stripes']}" if "stripes" in c else ""
+        kernel = f"linear<{_cpp_format(call)}, {c['n']}, {c['k']}{stripes}>"
         stride = call.operands[0].buffer.width if c["count"] == 1 else c["k"]
         count = _count(call.outputs[0]) + (f" * {c['count']}" if c["count"] > 1 else "")
         x = self._operand(call, 0, text)

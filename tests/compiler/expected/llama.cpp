@@ -22,7 +22,7 @@ using namespace pagedc;
 
 namespace {
 
-constexpr int64_t TOKEN_BYTES = 1792;  // of the arena, per token
+constexpr int64_t TOKEN_BYTES = 1408;  // of the arena, per token
 constexpr int64_t ROW_BYTES = 1024;  // per sampled row
 constexpr int VOCAB_SIZE = 211;
 constexpr int NUM_WEIGHTS = 21;
@@ -170,14 +170,6 @@ static inline void rows_3(const float* PAGEDC_RESTRICT in0, const float* PAGEDC_
   }
 }
 
-// model.layers.*.mlp.act_fn, model.layers.*.mlp
-static inline void rows_4(const float* PAGEDC_RESTRICT in0, bf16* out0) {
-#pragma omp simd
-  for (int i1 = 0; i1 < 96; ++i1) {
-    out0[i1] = to_bf16(((in0[i1] * math::sigmoid(in0[i1])) * in0[i1 + 96]));
-  }
-}
-
 // model.layers.*, model.norm
 static inline void rows_5(const float* PAGEDC_RESTRICT in0, const float* PAGEDC_RESTRICT in1, const float* PAGEDC_RESTRICT in2, bf16* out0) {
   alignas(64) float v0[1];
@@ -199,6 +191,14 @@ static inline void rows_5(const float* PAGEDC_RESTRICT in0, const float* PAGEDC_
   }
 }
 
+// model.layers.*.mlp.act_fn, model.layers.*.mlp
+static PAGEDC_INLINE void epilogue_4(int count, const float* PAGEDC_RESTRICT in0, bf16* out0) {
+#pragma omp simd
+  for (int i1 = 0; i1 < count; ++i1) {
+    out0[i1] = to_bf16(((in0[i1] * math::sigmoid(in0[i1])) * in0[i1 + 16]));
+  }
+}
+
 // What differs between the iterations of `layer`.
 struct Layer {
   int in_input_layernorm_cast;  // place of a buffer
@@ -213,15 +213,14 @@ struct Layer {
   int out_add;  // place of a buffer
   int out_post_attention_layernorm_cast;  // place of a buffer
   int gate_proj_up_proj;  // weight: model.layers.*.mlp.gate_proj.weight|model.layers.*.mlp.up_proj.weight
-  int out_gate_proj_up_proj;  // place of a buffer
   int down_proj;  // weight: model.layers.*.mlp.down_proj.weight
   int out_down_proj;  // place of a buffer
   int input_layernorm;  // weight: model.layers.*.input_layernorm.weight
   int out_add_2;  // place of a buffer
 };
 constexpr Layer LAYERS[] = {
-    {384, 3, 512, 1024, 1280, 0, 4, 128, 5, 640, 896, 6, 1024, 7, 320, 8, 896},
-    {128, 9, 256, 1152, 768, 1, 10, 896, 11, 384, 640, 12, 768, 13, 640, 14, 128},
+    {384, 3, 512, 1024, 1280, 0, 4, 128, 5, 640, 896, 6, 7, 320, 8, 896},
+    {128, 9, 256, 1152, 768, 1, 10, 896, 11, 384, 640, 12, 13, 640, 14, 128},
 };
 
 void layer(const Step& s, const Layer& layer) {
@@ -256,14 +255,11 @@ void layer(const Step& s, const Layer& layer) {
     rows_3(embed_tokens + t * 64, o_proj + t * 64, s.values<float>(layer.post_attention_layernorm), add + t * 64, post_attention_layernorm_cast + t * 64);
   });
   s.worker.barrier();
-  // model.layers.*.mlp.{gate_proj|up_proj}: linear [T, 64] → [T, 192]
-  float* const gate_proj_up_proj = s.token<float>(layer.out_gate_proj_up_proj);
-  linear<BF16, 192, 64>(s.worker, s.num_tokens, post_attention_layernorm_cast, 64, s.weight(layer.gate_proj_up_proj), StoreRows<192>{gate_proj_up_proj});
-  s.worker.barrier();
-  // model.layers.*.mlp.act_fn, model.layers.*.mlp: rows [T, 192] → [T, 96]
+  // model.layers.*.mlp.{gate_proj|up_proj}, model.layers.*.mlp.act_fn, model.layers.*.mlp: linear [T, 64] → [T, 96]
   bf16* const mlp_cast = s.token<bf16>(128);
-  for_tokens(s.worker, s.num_tokens, [&](int64_t t) {
-    rows_4(gate_proj_up_proj + t * 192, mlp_cast + t * 96);
+  linear<BF16, 192, 64, 2>(s.worker, s.num_tokens, post_attention_layernorm_cast, 64, s.weight(layer.gate_proj_up_proj), [&](int64_t t, int n, const float* acc, int count) {
+    if (count == 16) return epilogue_4(16, acc, mlp_cast + t * 96 + n);
+    epilogue_4(count, acc, mlp_cast + t * 96 + n);
   });
   s.worker.barrier();
   // model.layers.*.mlp.down_proj: linear [T, 96] → [T, 64]
@@ -330,18 +326,15 @@ void forward(const Step& s) {
     rows_3(add + t * 64, o_proj + t * 64, s.values<float>(17), add_2 + t * 64, post_attention_layernorm_cast + t * 64);
   });
   s.worker.barrier();
-  // model.layers.2.mlp.{gate_proj|up_proj}: linear [T, 64] → [T, 192]
-  float* const gate_proj_up_proj = s.token<float>(896);
-  linear<BF16, 192, 64>(s.worker, s.num_tokens, post_attention_layernorm_cast, 64, s.weight(18), StoreRows<192>{gate_proj_up_proj});
-  s.worker.barrier();
-  // model.layers.2.mlp.act_fn, model.layers.2.mlp: rows [T, 192] → [T, 96]
-  bf16* const mlp_cast = s.token<bf16>(0);
-  for_tokens(s.worker, s.num_tokens, [&](int64_t t) {
-    rows_4(gate_proj_up_proj + t * 192, mlp_cast + t * 96);
+  // model.layers.2.mlp.{gate_proj|up_proj}, model.layers.2.mlp.act_fn, model.layers.2.mlp: linear [T, 64] → [T, 96]
+  bf16* const mlp_cast = s.token<bf16>(128);
+  linear<BF16, 192, 64, 2>(s.worker, s.num_tokens, post_attention_layernorm_cast, 64, s.weight(18), [&](int64_t t, int n, const float* acc, int count) {
+    if (count == 16) return epilogue_4(16, acc, mlp_cast + t * 96 + n);
+    epilogue_4(count, acc, mlp_cast + t * 96 + n);
   });
   s.worker.barrier();
   // model.layers.2.mlp.down_proj: linear [T, 96] → [T, 64]
-  float* const down_proj = s.token<float>(192);
+  float* const down_proj = s.token<float>(320);
   linear<BF16, 64, 96>(s.worker, s.num_tokens, mlp_cast, 96, s.weight(19), StoreRows<64>{down_proj});
   s.worker.barrier();
   // model.layers.2, model.norm: rows [T, 64], [T, 64] → [T, 64]
