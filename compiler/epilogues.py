@@ -22,7 +22,8 @@ def fuse_epilogues(program: Program, print_body: Callable[[RowKernel], str]) -> 
     functions = {function.name: function for function in program.row_functions}
     readers: dict[Buffer | Weight, int] = {}
     for call in program.calls:
-        for value in [*(operand.buffer for operand in call.operands), *call.weights]:
+        values: list[Buffer | Weight] = [*(operand.buffer for operand in call.operands), *call.weights]
+        for value in values:
             readers[value] = readers.get(value, 0) + 1
     calls: list[Call] = []
     fused = 0
