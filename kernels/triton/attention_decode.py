@@ -24,11 +24,11 @@ def scratch_floats(spec: AttentionSpec, num_seqs: int) -> int:
 def defaults(spec: AttentionSpec, bucket: int) -> KernelConfig:
     """Not tuned: tiles of 16 KiB of K, and enough programs for all SMs at this many sequences.
 
-    Of the stages one waits for the block table: four keep two tiles of K and V on their way.
+    Half of the stages wait for the block table: five keep two tiles of K and V on their way.
     """
     size = 4 if spec.kv_dtype == "float32" else 2
     block_kv = min(max(16384 // (next_power(spec.head_dim) * size), 16), 64)
-    return config(4, 2 if size == 4 else 4, BLOCK_KV=block_kv, PROGRAMS=programs(spec, bucket))
+    return config(4, 3 if size == 4 else 5, BLOCK_KV=block_kv, PROGRAMS=programs(spec, bucket))
 
 
 def programs(spec: AttentionSpec, bucket: int) -> int:
@@ -42,7 +42,7 @@ def candidates(spec: AttentionSpec, bucket: int) -> list[KernelConfig]:
         config(warps, stages, BLOCK_KV=block_kv, PROGRAMS=count)
         for block_kv in (16, 32, 64, 128)
         for warps in (2, 4, 8)
-        for stages in (3, 4, 5)
+        for stages in (3, 5, 7)
         for count in sorted({programs(spec, bucket), min(2 * programs(spec, bucket), spec.num_splits)})
     ]
 

@@ -26,3 +26,11 @@ def dot(a, b, acc, INTERPRET: tl.constexpr):
         return acc + tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
     else:
         return tl.dot(a, b, acc, input_precision="ieee")
+
+
+@triton.jit
+def prefetch(pointers):
+    """Ask for the 128 bytes at each pointer to be brought into the second-level cache. Not interpreted."""
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [pointers], dtype=tl.int32, is_pure=False, pack=1
+    )
