@@ -133,6 +133,7 @@ def _manifest(
             weights_bytes=weights_bytes,
             arena_bytes_per_token=program.arena_bytes["token"],
             logits_bytes_per_row=program.arena_bytes["row"],
+            scratch_bytes=target.scratch_bytes,
         ),
         weights=weights,
         files={},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pagedc.runtime.errors import UsageError
+from pagedc.runtime.gpu_memory import measure_gpu_memory
 from pagedc.runtime.manifest import Manifest
 
 # Rows of logits beyond one a sequence: prompt_logprobs asks for a row a prompt token, this many a step at
@@ -14,6 +15,8 @@ PROMPT_LOGPROB_ROWS = 32
 # Of the memory left beside the weights, what the KV cache takes at most unless `memory` says otherwise: a
 # second package, the server and the page cache live on this machine too.
 DEFAULT_KV_CACHE_SHARE = 0.4
+GPU_KV_CACHE_SHARE = 0.9  # a GPU's memory has no such neighbours
+INTERPRET = "PAGEDC_TRITON_INTERPRET"  # =1: a package for a GPU runs under Triton's interpreter; for tests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,7 @@ def memory_need(manifest: Manifest, options: EngineOptions) -> MemoryNeed:
     )
     fixed = (
         manifest.memory.weights_bytes
+        + manifest.memory.scratch_bytes
         + manifest.memory.arena_bytes_per_token * max_num_batched_tokens
         + manifest.memory.logits_bytes_per_row * (max_num_seqs + PROMPT_LOGPROB_ROWS)
         + manifest.memory.state_bytes_per_seq * max_num_seqs
@@ -102,10 +106,12 @@ def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | 
     fixed, needed = memory_need(manifest, options)
     block_size, block_bytes = manifest.kv_cache.block_size, manifest.kv_cache.bytes_per_block
     blocks_per_seq = -(-max_model_len // block_size)
+    on_gpu = manifest.target.kind == "cuda" and not is_interpreted(manifest)
     if options.memory is None:
         if available_memory is None:
-            available_memory = measure_available_memory()
-        room = int(DEFAULT_KV_CACHE_SHARE * max(available_memory - fixed, 0))
+            available_memory = measure_gpu_memory() if on_gpu else measure_available_memory()
+        share = GPU_KV_CACHE_SHARE if on_gpu else DEFAULT_KV_CACHE_SHARE
+        room = int(share * max(available_memory - fixed, 0))
     else:
         room = options.memory - fixed
     num_blocks = max_num_seqs * blocks_per_seq
@@ -134,6 +140,11 @@ def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | 
         # A block that is found holds keys and values, but not the state after its last token.
         prefix_cache=options.prefix_cache and not has_state,
     )
+
+
+def is_interpreted(manifest: Manifest) -> bool:
+    """Whether a package for a GPU runs without one."""
+    return manifest.target.arch == "interpreter" or os.environ.get(INTERPRET) == "1"
 
 
 def usable_cores() -> int:

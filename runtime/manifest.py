@@ -62,6 +62,7 @@ class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights_bytes: int
     arena_bytes_per_token: int
     logits_bytes_per_row: int
+    scratch_bytes: int = 0  # of kernels, whatever the batch
     state_bytes_per_seq: int = 0  # of layers that carry state from token to token; float32
 
 

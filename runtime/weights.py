@@ -6,12 +6,14 @@ aligned, and hold as many bytes as their shape needs.
 """
 
 import mmap
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pagedc.runtime.errors import PackageError
 from pagedc.runtime.manifest import Weight
@@ -50,6 +52,12 @@ class MappedWeights:
         """
         self._files = {name: _MappedFile(directory / name) for name in dict.fromkeys(w.file for w in weights)}
         self.addresses = [self._files[weight.file].address_of(weight) for weight in weights]  # in their order
+        self._weights = weights
+
+    def arrays(self) -> Iterator[NDArray[np.uint8]]:
+        """The bytes of each weight, in their order; none may be kept when this is closed."""
+        for weight, address in zip(self._weights, self.addresses, strict=True):
+            yield self._files[weight.file].bytes_at(address, weight.name)
 
     def close(self) -> None:
         """Unmap; the addresses become invalid."""
@@ -92,6 +100,10 @@ class _MappedFile:
                 "compile the package again"
             )
         return self._address + begin
+
+    def bytes_at(self, address: int, name: str) -> NDArray[np.uint8]:
+        begin = address - self._address
+        return self._bytes[begin : begin + self._tensors[name].num_bytes]
 
     def close(self) -> None:
         del self._bytes  # the map cannot be closed while an array looks into it

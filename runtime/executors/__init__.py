@@ -2,17 +2,15 @@
 
 from pagedc.runtime.batch import Executor
 from pagedc.runtime.config import EngineConfig
-from pagedc.runtime.errors import PackageError
 from pagedc.runtime.package import Package
 
 
 def open_executor(package: Package, config: EngineConfig) -> Executor:
     """Load a package's program; raises PackageError or ExecutorError."""
-    kind = package.manifest.target.kind
-    if kind == "cpu":
+    if package.manifest.target.kind == "cpu":
         from pagedc.runtime.executors.cpu import open_cpu_executor
 
         return open_cpu_executor(package, config)
-    raise PackageError(
-        f"{package.path}: compiled for {kind}, which this runtime does not drive; compile it for cpu"
-    )
+    from pagedc.runtime.executors.cuda import open_cuda_executor
+
+    return open_cuda_executor(package, config)

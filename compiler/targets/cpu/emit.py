@@ -1,17 +1,16 @@
 """Print a program as model.cpp."""
 
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 from pagedc.compiler.errors import InternalError
+from pagedc.compiler.layer_table import STEP_INPUTS, LayerTable, arguments, call_note, layer_table
 from pagedc.compiler.outline import Loop, outline
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
 from pagedc.compiler.render import environment
 from pagedc.compiler.targets.cpu.row_printer import CTYPES, print_signature
 from pagedc.kernels.cpu.layout import parse_format
 
-INT32_INPUTS = ("token_ids", "positions")
 # Names that a pointer in an emitted function must not hide.
 RESERVED = {
     "s",
@@ -28,28 +27,6 @@ RESERVED = {
 BLOCK_SIZE = 16  # tokens; kv_cache.h
 
 
-@dataclass(slots=True)
-class Column:
-    """One thing that differs between layers, and its value in each."""
-
-    name: str
-    type: str
-    values: list[int]
-    comment: str = ""
-
-
-@dataclass(slots=True)
-class Names:
-    """How the calls of one function spell their arguments: a number, or a column of the layer table."""
-
-    columns: dict[tuple[int, str], Column] = field(default_factory=dict)  # (call, argument) → column
-
-    def spell(self, call: int, argument: str, value: int) -> str:
-        """The text of an argument."""
-        column = self.columns.get((call, argument))
-        return str(value) if column is None else f"layer.{column.name}"
-
-
 def emit(program: Program, name: str, version: str, level: str, kv_type: str) -> str:
     """The text of model.cpp: the same for the same program."""
     return _Emitter(program, kv_type).render(name, version, level)
@@ -61,21 +38,6 @@ def kv_block_bytes(call: Call, kv_type: str) -> int:
     size = 2 if kv_type == "bf16" else 4
     k_dim = head_dim + head_dim % 2 if kv_type == "bf16" else head_dim
     return int(call.constants["num_kv_heads"] * (k_dim + -(-v_head_dim // 16) * 16) * BLOCK_SIZE * size)
-
-
-def arguments(call: Call) -> dict[str, int]:
-    """Every number of a call that may differ between layers: places of buffers, weights, the layer."""
-    values: dict[str, int] = {}
-    for position, operand in enumerate(call.operands):
-        if operand.buffer.name not in INT32_INPUTS:
-            values[f"in{position}"] = operand.buffer.offset
-    for position, weight in enumerate(call.weights):
-        values[f"w{position}"] = weight.index
-    for position, buffer in enumerate(call.outputs):
-        values[f"out{position}"] = buffer.offset
-    if call.kind == "attention":
-        values["kv"] = call.layer
-    return values
 
 
 class _Emitter:
@@ -131,7 +93,7 @@ class _Emitter:
             if section.kind == "select_rows" and not in_rows:
                 in_rows = True
                 lines.append("  if (s.num_rows == 0) return;")
-            lines += self._call(0, section, Names())
+            lines += self._call(0, section, LayerTable())
         self.declarations = []
         logits = self._pointer(Operand(self.program.logits), "float", str(self.program.logits.offset))
         lines.append("  // the next token of each row")
@@ -142,36 +104,21 @@ class _Emitter:
 
     def _loop(self, loop: Loop, number: int) -> dict[str, Any]:
         suffix = "" if number == 0 else f"_{number}"
-        names = Names()
-        used: set[str] = set()
-        columns: list[Column] = []
-        for position in range(len(loop.iterations[0])):
-            calls = [iteration[position] for iteration in loop.iterations]
-            for argument in arguments(calls[0]):
-                values = [arguments(call)[argument] for call in calls]
-                if len(set(values)) > 1:
-                    column = _column(calls[0], argument, values, used)
-                    # Buffers that alternate do so together: one column serves all of equal values.
-                    same = next((c for c in columns if c.values == values and c.type == column.type), None)
-                    if same is None:
-                        columns.append(column)
-                        used.add(column.name)
-                    names.columns[position, argument] = same or column
+        layers = layer_table(loop)
         functions = []
         for index, calls in enumerate(loop.functions):
             name = f"layer{suffix}" if len(loop.functions) == 1 else f"layer{suffix}_{index}"
             outside, self.pointers = self.pointers, {}
             lines = [
-                line for position, call in enumerate(calls) for line in self._call(position, call, names)
+                line for position, call in enumerate(calls) for line in self._call(position, call, layers)
             ]
             self.pointers = outside
             functions.append({"name": name, "lines": lines})
-        rows: list[list[int]] = [
-            [column.values[i] for column in columns] for i in range(len(loop.iterations))
-        ]
+        columns = [(column.name, column.note) for column in layers.columns]
+        rows = [[column.values[i] for column in layers.columns] for i in range(len(loop.iterations))]
         table = f"LAYERS{suffix.upper()}"
         if len(functions) > 1:
-            columns.append(Column("kind", "int", loop.kinds, "  // which function"))
+            columns.append(("kind", "which function"))
             rows = [[*row, kind] for row, kind in zip(rows, loop.kinds, strict=True)]
             call = [f"  for (const Layer{suffix}& row : {table}) switch (row.kind) {{"]
             call += [
@@ -184,7 +131,10 @@ class _Emitter:
             "name": f"`layer{suffix}`",
             "struct": f"Layer{suffix}",
             "table": table,
-            "columns": columns,
+            "columns": [
+                {"type": "int", "name": name, "comment": f"  // {note}" if note else ""}
+                for name, note in columns
+            ],
             "rows": rows,
             "functions": functions,
             "call": call,
@@ -192,14 +142,13 @@ class _Emitter:
 
     # Calls.
 
-    def _call(self, position: int, call: Call, names: Names) -> list[str]:
+    def _call(self, position: int, call: Call, layers: LayerTable) -> list[str]:
         values = arguments(call)
-        text = {argument: names.spell(position, argument, value) for argument, value in values.items()}
+        text = {argument: layers.spell(position, argument, value) for argument, value in values.items()}
         self.declarations = []
         lines = getattr(self, f"_{call.kind}")(call, text)
         lines = [*self.declarations, *lines]
-        origin = re.sub(r"\.\d+\b", ".*", call.origin) if names.columns else call.origin
-        comment = [f"  // {origin}: {_shapes(call)}"]
+        comment = [f"  // {call_note(call, in_loop=bool(layers.columns))}"]
         return [*comment, *[f"  {line}" for line in lines], "  s.worker.barrier();"]
 
     def _embedding(self, call: Call, text: dict[str, str]) -> list[str]:
@@ -316,7 +265,7 @@ class _Emitter:
 
     def _operand(self, call: Call, position: int, text: dict[str, str]) -> str:
         operand = call.operands[position]
-        if operand.buffer.name in INT32_INPUTS:
+        if operand.buffer.name in STEP_INPUTS:
             return f"s.batch.{operand.buffer.name}"
         ctype = CTYPES[operand.buffer.dtype]
         return self._pointer(operand, ctype, text[f"in{position}"])
@@ -381,37 +330,3 @@ def _cpp_format(call: Call) -> str:
 
 def _count(buffer: Buffer) -> str:
     return "s.num_rows" if buffer.domain == "row" else "s.num_tokens"
-
-
-def _shapes(call: Call) -> str:
-    """`[T, 576] → [T, 960]`."""
-
-    def shape(buffer: Buffer) -> str:
-        return f"[{'R' if buffer.domain == 'row' else 'T'}, {buffer.width}]"
-
-    inputs = ", ".join(shape(operand.buffer) for operand in call.operands)
-    return f"{call.kind} {inputs} → {', '.join(shape(buffer) for buffer in call.outputs)}"
-
-
-def _column(call: Call, argument: str, values: list[int], used: set[str]) -> Column:
-    kind, number = re.fullmatch(r"([a-z]+)(\d*)", argument).groups()  # type: ignore[union-attr]
-    if kind == "kv":
-        return Column("kv_cache", "int", values)
-    if kind == "w":
-        weight = call.weights[int(number)]
-        path = [
-            part for part in weight.name.split("|")[0].split(".") if not part.isdigit() and part != "weight"
-        ]
-        name = "_".join(path[-1:]) if path else "weight"
-        if "|" in weight.name:
-            name = "_".join(part.split(".")[-2] for part in weight.name.split("|") if "." in part)[:40]
-        comment = f"  // weight: {re.sub(r'[.][0-9]+[.]', '.*.', weight.name)[:100]}"
-    else:
-        buffer = call.operands[int(number)].buffer if kind == "in" else call.outputs[int(number)]
-        name, comment = f"{kind}_{re.sub(r'[^a-z_]', '', buffer.name.lower())}", "  // place of a buffer"
-    name = re.sub(r"\W", "_", name)
-    unique, count = name, 1
-    while unique in used:
-        count += 1
-        unique = f"{name}_{count}"
-    return Column(unique, "int", values, comment)

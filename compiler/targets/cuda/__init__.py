@@ -1,0 +1,1 @@
+"""The CUDA target: a readable model.py, Triton kernels as source and as cubins of one GPU architecture."""

@@ -1,0 +1,277 @@
+"""The kernels of a program: for each distinct call, what it launches for each size of a step.
+
+Parameters that model.py gives are named here (`x`, `weight`, `out`, …); `token_ids`, `positions`,
+`slot_mapping`, `block_tables`, `context_lens`, `query_start_loc`, `logits_rows`, `scratch` and `counters`
+are the step's own.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pagedc.compiler.layer_table import STEP_INPUTS
+from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
+from pagedc.compiler.targets.base import Facts
+from pagedc.compiler.targets.cuda.configs import Configs, triton_module
+from pagedc.compiler.targets.cuda.launch_table import Arguments, Dimension, Kernel
+from pagedc.compiler.targets.cuda.row_launch import RowLaunch
+from pagedc.compiler.targets.cuda.sample import sample
+from pagedc.compiler.targets.cuda.weight_layout import parts_of
+
+Launches = Any  # list[Launch] of kernels/triton/launch.py, which a compile for a CPU does not import
+
+BLOCK_SIZE = 16  # tokens
+
+
+@dataclass(slots=True)
+class Kernels:
+    """Names each distinct call of a program."""
+
+    program: Program
+    facts: Facts
+    configs: Configs
+    pdl: bool
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+    _names: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    _functions: dict[str, RowFunction] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._functions = {function.name: function for function in self.program.row_functions}
+        for call in self.program.calls:
+            self.name_of(call)
+        self._add("sample", "R", self._sample)
+
+    def name_of(self, call: Call) -> str:
+        """What model.py calls the kernel; of an attention, the number behind its kernels' names."""
+        if call.key not in self._names:
+            self._names[call.key] = self._register(call)
+        return self._names[call.key]
+
+    @property
+    def max_blocks_per_seq(self) -> int:
+        """Width of a block table."""
+        return -(-self.facts.limits.max_model_len // BLOCK_SIZE)
+
+    def block_bytes(self) -> list[tuple[int, int]]:
+        """Of each layer's keys and values."""
+        calls = [call for call in self.program.calls if call.kind == "attention"]
+        return [kv_block_bytes(call, self.facts.dtype) for call in sorted(calls, key=lambda call: call.layer)]
+
+    def _add(self, name: str, dimension: Dimension, make: Any) -> str:
+        unique, count = name, 1
+        while unique in self.kernels:
+            count += 1
+            unique = f"{name}_{count}"
+        self.kernels[unique] = Kernel(unique, dimension, make)
+        return unique
+
+    def _register(self, call: Call) -> str:
+        c = call.constants
+        dimension = dimension_of(call.outputs[0])
+        match call.kind:
+            case "rows":
+                return self._add(c["function"], dimension, lambda a, n: self._rows(call, a, n))
+            case "embedding":
+                return self._add("embedding", dimension, lambda a, n: self._embedding(call, a, n))
+            case "linear":
+                name = f"linear_{c['n']}x{c['k']}"
+                return self._add(name, dimension, lambda a, n: self._linear(call, a, n))
+            case "grouped_linear":
+                name = f"grouped_linear_{c['experts']}x{c['n']}x{c['k']}"
+                return self._add(name, dimension, lambda a, n: self._grouped_linear(call, a, n))
+            case "select_rows":
+                return self._add("select_rows", "R", lambda a, n: self._select_rows(call, a, n))
+        number = str(sum(name.startswith("store_kv") for name in self.kernels))
+        self._add(f"store_kv_{number}", "T", lambda a, n: self._store_kv(call, a, n))
+        self._add(f"attention_decode_{number}", "S", lambda a, n: self._decode(call, a, n, mixed=False))
+        self._add(f"attention_mixed_{number}", "S", lambda a, n: self._decode(call, a, n, mixed=True))
+        self._add(f"attention_prefill_{number}", "T", lambda a, n: self._prefill(call, a, n))
+        return number
+
+    # Launches.
+
+    def _rows(self, call: Call, arguments: Arguments, size: int) -> Launches:
+        return [RowLaunch(self._functions[call.constants["function"]], arguments, size, self.pdl)]
+
+    def _embedding(self, call: Call, arguments: Arguments, size: int) -> Launches:
+        embedding = triton_module("embedding")
+        c = call.constants
+        size *= c["count"]
+        spec = embedding.EmbeddingSpec(
+            vocab_size=c["rows"], width=c["width"], weight_format=call.weights[0].format
+        )
+        ids = self._operand(arguments, call, 0, (size,))
+        out = self._output(arguments, call.outputs[0], (size, c["width"]))
+        weight = self._weight(arguments, call)
+        return embedding.launch_embedding(
+            spec, self.configs.of("embedding", spec, size), ids, weight, out, pdl=self.pdl
+        )
+
+    def _linear(self, call: Call, arguments: Arguments, size: int) -> Launches:
+        linear = triton_module("linear")
+        c = call.constants
+        stride = call.operands[0].buffer.width if c["count"] == 1 else c["k"]
+        size *= c["count"]
+        spec = self.configs.linear_spec(c["n"], c["k"], call.weights[0].format)
+        config = self.configs.of("linear", spec, size)
+        partials, counters = linear.scratch_sizes(spec, config, size)
+        scratch: tuple[Any, ...] = ()
+        if partials:
+            scratch = (
+                arguments.tensor("scratch", (partials,), "float32"),
+                arguments.tensor("counters", (counters,), "int32"),
+            )
+        x = self._operand(arguments, call, 0, (size, c["k"]), stride)
+        out = self._output(arguments, call.outputs[0], (size, c["n"]))
+        return linear.launch_linear(
+            spec, config, x, self._weight(arguments, call), out, *scratch, pdl=self.pdl
+        )
+
+    def _grouped_linear(self, call: Call, arguments: Arguments, size: int) -> Launches:
+        grouped_linear = triton_module("grouped_linear")
+        c = call.constants
+        spec = grouped_linear.GroupedSpec(
+            experts=c["experts"],
+            n=c["n"],
+            k=c["k"],
+            top_k=c["top_k"],
+            shared_x=c["shared_x"],
+            weight_format=call.weights[0].format,
+        )
+        rows = size if c["shared_x"] else size * c["top_k"]
+        stride = call.operands[0].buffer.width if c["shared_x"] else c["k"]
+        x = self._operand(arguments, call, 0, (rows, c["k"]), stride)
+        ids = self._operand(arguments, call, 1, (size, c["top_k"]))
+        out = self._output(arguments, call.outputs[0], (size * c["top_k"], c["n"]))
+        config = self.configs.of("grouped_linear", spec, size)
+        cells = grouped_linear.scratch_ints(spec, config, size)
+        scratch = arguments.tensor("scratch", (cells,), "int32")
+        weight = self._weight(arguments, call)
+        return grouped_linear.launch_grouped_linear(spec, config, x, ids, weight, out, scratch, pdl=self.pdl)
+
+    def _select_rows(self, call: Call, arguments: Arguments, size: int) -> Launches:
+        width = call.constants["width"]
+        x = self._operand(arguments, call, 0, (1, width), call.operands[0].buffer.width)
+        rows = arguments.tensor("logits_rows", (size,), "int32")
+        out = self._output(arguments, call.outputs[0], (size, width))
+        return triton_module("select_rows").launch_select_rows(x, rows, out, pdl=self.pdl)
+
+    def _attention_spec(self, call: Call) -> Any:
+        names = ("num_heads", "num_kv_heads", "head_dim", "v_head_dim", "scale", "softcap", "window")
+        facts = {name: call.constants[name] for name in (*names, "has_sinks")}
+        return triton_module("attention").AttentionSpec(
+            block_size=BLOCK_SIZE, kv_dtype=self.facts.dtype, **facts
+        )
+
+    def _store_kv(self, call: Call, arguments: Arguments, size: int) -> Launches:
+        spec, c = self._attention_spec(call), call.constants
+        heads = c["num_kv_heads"]
+        k = self._view(arguments, "k", call.operands[1], (size, heads * c["head_dim"]))
+        v = self._view(arguments, "v", call.operands[2], (size, heads * c["v_head_dim"]))
+        slots = arguments.tensor("slot_mapping", (size,), "int64")
+        config = self.configs.of("kv_cache", spec, size)
+        return triton_module("kv_cache").launch_store_kv(
+            spec, config, k, v, slots, *self._cache(arguments, spec), pdl=self.pdl
+        )
+
+    def _decode(self, call: Call, arguments: Arguments, size: int, *, mixed: bool) -> Launches:
+        decode = triton_module("attention_decode")
+        spec = self._attention_spec(call)
+        q, out = self._queries(call, arguments, size)
+        starts = arguments.tensor("query_start_loc", (size + 1,), "int32") if mixed else None
+        return decode.launch_attention_decode(
+            spec,
+            self.configs.of("attention_decode", spec, size),
+            q,
+            *self._cache(arguments, spec),
+            self._block_tables(arguments, size),
+            arguments.tensor("context_lens", (size,), "int32"),
+            self._sinks(call, arguments),
+            None,
+            arguments.tensor("scratch", (decode.scratch_floats(spec, size),), "float32"),
+            out,
+            query_start_loc=starts,
+            pdl=self.pdl,
+        )
+
+    def _prefill(self, call: Call, arguments: Arguments, size: int) -> Launches:
+        spec = self._attention_spec(call)
+        num_seqs = self.facts.limits.max_num_seqs
+        q, out = self._queries(call, arguments, size)
+        return triton_module("attention_prefill").launch_attention_prefill(
+            spec,
+            self.configs.of("attention_prefill", spec, size),
+            q,
+            *self._cache(arguments, spec),
+            self._block_tables(arguments, num_seqs),
+            arguments.tensor("context_lens", (num_seqs,), "int32"),
+            arguments.tensor("query_start_loc", (num_seqs + 1,), "int32"),
+            self._sinks(call, arguments),
+            None,
+            out,
+            skip_decode=True,
+            pdl=self.pdl,
+        )
+
+    def _sample(self, arguments: Arguments, size: int) -> Launches:
+        return sample(self.program.logits.width, self.configs, arguments, size, self.pdl)
+
+    # Arguments.
+
+    def _queries(self, call: Call, arguments: Arguments, size: int) -> tuple[Any, Any]:
+        c = call.constants
+        q = self._view(arguments, "q", call.operands[0], (size, c["num_heads"] * c["head_dim"]))
+        return q, self._output(arguments, call.outputs[0], (size, c["num_heads"] * c["v_head_dim"]))
+
+    def _cache(self, arguments: Arguments, spec: Any) -> tuple[Any, Any]:
+        dtype = self.facts.dtype
+        return (
+            arguments.tensor("k_cache", spec.k_shape(1), dtype),
+            arguments.tensor("v_cache", spec.v_shape(1), dtype),
+        )
+
+    def _block_tables(self, arguments: Arguments, size: int) -> Any:
+        width = self.max_blocks_per_seq
+        return arguments.tensor("block_tables", (size, width), "int32", stride=width)
+
+    def _sinks(self, call: Call, arguments: Arguments) -> Any:
+        if not call.weights:
+            return None
+        return arguments.tensor("sinks", (call.constants["num_heads"],), "float32")
+
+    def _operand(
+        self,
+        arguments: Arguments,
+        call: Call,
+        position: int,
+        shape: tuple[int, ...],
+        stride: int | None = None,
+    ) -> Any:
+        operand = call.operands[position]
+        name = operand.buffer.name if operand.buffer.name in STEP_INPUTS else ("x", "expert_ids")[position]
+        return arguments.tensor(name, shape, operand.buffer.dtype, stride=stride, offset=operand.offset)
+
+    def _view(self, arguments: Arguments, name: str, operand: Operand, shape: tuple[int, ...]) -> Any:
+        buffer = operand.buffer
+        return arguments.tensor(name, shape, buffer.dtype, stride=buffer.width, offset=operand.offset)
+
+    def _output(self, arguments: Arguments, buffer: Buffer, shape: tuple[int, ...]) -> Any:
+        return arguments.tensor("out", shape, buffer.dtype)
+
+    def _weight(self, arguments: Arguments, call: Call) -> Any:
+        weight = call.weights[0]
+        tensors = {
+            part.name: arguments.tensor("weight", part.shape, part.dtype, start=part.start)
+            for part in parts_of(weight.format, weight.shape)
+        }
+        return triton_module("weights").WeightTensors(**tensors)
+
+
+def dimension_of(buffer: Buffer) -> Dimension:
+    """What a kernel that fills this buffer has a row of."""
+    return "R" if buffer.domain == "row" else "T"
+
+
+def kv_block_bytes(call: Call, dtype: str) -> tuple[int, int]:
+    """Bytes of a block of keys and of values of one attention, as kernels/triton/kv_cache.py lays it out."""
+    cells = call.constants["num_kv_heads"] * BLOCK_SIZE * {"float32": 4, "bfloat16": 2}[dtype]
+    return cells * call.constants["head_dim"], cells * call.constants["v_head_dim"]

@@ -1,0 +1,50 @@
+"""The launch of a printed row kernel, as those of kernels/triton/launch.py are: its file is not imported."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from pagedc.compiler.program import RowFunction
+from pagedc.compiler.targets.cuda.launch_table import Arguments
+from pagedc.compiler.targets.cuda.row_printer import num_warps, parameters, scratch_elements
+from pagedc.kernels.triton.launch import argument_type, is_aligned
+
+CONSTANTS = ("PDL", "INTERPRET")
+
+
+class RowLaunch:
+    """One program a token."""
+
+    num_stages = 1
+
+    def __init__(self, function: RowFunction, arguments: Arguments, size: int, pdl: bool) -> None:
+        kernel = function.kernel
+        self.args: dict[str, Any] = {}
+        for node, name in parameters(kernel).items():
+            shape = (node.size,) if node.domain == "const" else (size, node.size)
+            given = node.attrs["name"] if node.op == "input" else name
+            dtype = "float32" if node.domain == "const" and node.dtype == "bfloat16" else node.dtype
+            self.args[name] = arguments.tensor(given, shape, dtype)
+        cells = scratch_elements(kernel)
+        if cells:
+            self.args["scratch"] = arguments.tensor("scratch", (size * cells,), "float32")
+        names = [*self.args, *CONSTANTS]
+        self.kernel = SimpleNamespace(
+            arg_names=names, fn=SimpleNamespace(__module__="rows", __name__=function.name)
+        )
+        self.grid = (size, 1, 1)
+        self.num_warps = num_warps(kernel)
+        self.pdl = pdl
+
+    def signature(self) -> dict[str, str]:
+        """As `Launch.signature`."""
+        types = {name: argument_type(value) for name, value in self.args.items()}
+        return types | dict.fromkeys(CONSTANTS, "constexpr")
+
+    def all_constexprs(self) -> dict[str, Any]:
+        """As `Launch.all_constexprs`."""
+        return {"PDL": self.pdl, "INTERPRET": False}
+
+    def attributes(self) -> dict[tuple[int], list[list[Any]]]:
+        """As `Launch.attributes`."""
+        aligned = (index for index, value in enumerate(self.args.values()) if is_aligned(value))
+        return {(index,): [["tt.divisibility", 16]] for index in aligned}

@@ -1,0 +1,98 @@
+"""NVIDIA GPUs: one readable model.py, and Triton kernels as source and as cubins."""
+
+from pagedc.compiler.options import CompileOptions
+from pagedc.compiler.program import Program
+from pagedc.compiler.rows.kernel import RowKernel
+from pagedc.compiler.seal import PackageWriter
+from pagedc.compiler.targets.base import Facts
+from pagedc.compiler.targets.cuda import row_printer
+from pagedc.compiler.targets.cuda.arch import INTERPRETER, has_pdl, parse_target
+from pagedc.compiler.targets.cuda.buckets import buckets_of
+from pagedc.compiler.targets.cuda.configs import Configs
+from pagedc.compiler.targets.cuda.cross_compile import compile_binaries, describe
+from pagedc.compiler.targets.cuda.emit import emit
+from pagedc.compiler.targets.cuda.kernels import BLOCK_SIZE, Kernels, kv_block_bytes
+from pagedc.compiler.targets.cuda.launch_table import LaunchTable, dump
+from pagedc.compiler.targets.cuda.rows_file import print_rows
+from pagedc.compiler.targets.cuda.sources import package_sources, relative
+from pagedc.compiler.targets.cuda.weight_layout import CudaLayout
+from pagedc.compiler.tuning import Tuning
+from pagedc.runtime import manifest
+
+SOURCE = "model.py"
+TABLE = "kernels/kernels.json"
+
+
+class CudaTarget:
+    """GPUs of one architecture, or none: the interpreter."""
+
+    program = SOURCE
+    block_size = BLOCK_SIZE
+    fuses_epilogues = False
+
+    def __init__(self, options: CompileOptions) -> None:
+        """Raises OptionError for an unknown architecture."""
+        self.arch = parse_target(options.target)
+        self.processes = options.threads
+        self.scratch_bytes = 0
+        self.table = LaunchTable(pdl=has_pdl(self.arch))
+        self.buckets: dict[str, list[int]] = {}
+
+    @property
+    def layout(self) -> CudaLayout:
+        """Row by row."""
+        return CudaLayout()
+
+    def print_body(self, kernel: RowKernel) -> str:
+        """Statements of a Triton kernel."""
+        return row_printer.print_body(kernel)
+
+    def emit(self, writer: PackageWriter, program: Program, facts: Facts) -> str:
+        """Write model.py, the printed row kernels, and the kernels and launcher that they need."""
+        kernels = Kernels(program, facts, Configs(), self.table.pdl)
+        self.buckets = buckets_of(facts.limits)
+        for kernel in kernels.kernels.values():
+            self.table.add(kernel, self.buckets[kernel.dimension])
+        sizes = self.table.scratch_bytes
+        self.scratch_bytes = sum(sizes.values())
+        source = emit(program, kernels, self.arch, sizes["scratch"], sizes["counters"])
+        writer.write_text(SOURCE, source)
+        printed = ((function.name, function.kernel, function.origins) for function in program.row_functions)
+        writer.write_text("kernels/rows.py", relative(print_rows(printed)))
+        modules = {binary.module for binary in self.table.binaries} | {"row_math", "device"}
+        for name, text in package_sources(modules).items():
+            writer.write_text(name, text)
+        return f"{SOURCE}, {source.count(chr(10))} lines"
+
+    def build(self, writer: PackageWriter) -> str:
+        """Cubins, and the table of what is launched."""
+        binaries = list(self.table.binaries)
+        entries = [describe(binary) for binary in binaries]
+        note = "no cubins: the interpreter's"
+        if self.arch != INTERPRETER:
+            facts = compile_binaries(writer.directory, binaries, self.arch, self.processes)
+            entries = [entry | fact for entry, fact in zip(entries, facts, strict=True)]
+            note = f"{len(entries)} cubins for {self.arch}"
+        table = {
+            "arch": self.arch,
+            "buckets": self.buckets,
+            "kernels": self.table.kernels,
+            "binaries": entries,
+        }
+        writer.write_bytes(TABLE, dump(table))
+        return note
+
+    def kv_block_bytes(self, program: Program, facts: Facts) -> int:
+        """Keys and values of every layer."""
+        calls = (call for call in program.calls if call.kind == "attention")
+        return sum(sum(kv_block_bytes(call, facts.dtype)) for call in calls)
+
+    def describe(self) -> manifest.Target:
+        """The architecture."""
+        return manifest.Target(
+            kind="cuda", arch=self.arch, level=self.arch, cpu_features=[], device_name=self.arch
+        )
+
+    def tuning(self) -> Tuning:
+        """Nothing was timed."""
+        return Tuning(self.arch, "none")

@@ -1,0 +1,185 @@
+"""Drive a package for a GPU: its model.py says which kernels run, its launcher runs them.
+
+For each size of a step (a bucket) model.py is run once and its launches are kept, arguments and all, since
+every buffer has a fixed place. A step that decodes, one token of each of its sequences, is captured as one
+graph with the copy of its inputs before it and that of the chosen tokens after it. Neither torch nor Triton
+is imported unless PAGEDC_TRITON_INTERPRET=1, for tests, asks for Triton's interpreter.
+"""
+
+import importlib
+import itertools
+import sys
+import types
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagedc.runtime.batch import Batch, StepResult
+from pagedc.runtime.config import EngineConfig, is_interpreted
+from pagedc.runtime.errors import ExecutorError
+from pagedc.runtime.executors.cuda_memory import Arenas, RecordedStep, upload_weights
+from pagedc.runtime.executors.cuda_staging import InputBlock, VariableInputs, row_fields, token_fields
+from pagedc.runtime.package import Package
+from pagedc.runtime.sampling_params import MAX_LOGPROBS
+
+OUTPUT_BYTES = 8 * (1 + MAX_LOGPROBS)  # of a row: token id, logprob, and those of the likeliest
+_numbers = itertools.count()
+
+
+def open_cuda_executor(package: Package, config: EngineConfig) -> "CudaExecutor":
+    """Load weights and kernels. Raises PackageError or ExecutorError."""
+    return CudaExecutor(package, config)
+
+
+class Plan(NamedTuple):
+    """One size of a step, ready to run."""
+
+    run: Callable[[], None]
+    tokens: InputBlock
+    rows: InputBlock
+
+
+class CudaExecutor:
+    """One loaded package with its KV cache. A StepResult is valid until the next step. Not thread-safe."""
+
+    def __init__(self, package: Package, config: EngineConfig) -> None:
+        name = _importable(package.path)
+        launcher = _import(f"{name}.launcher")
+        self._model = _import(f"{name}.model")
+        self._error: type[Exception] = launcher.DeviceError
+        self._table = launcher.LaunchTable(package.path)
+        interpret = is_interpreted(package.manifest)
+        self.num_blocks = config.num_blocks
+        self._config = config
+        self._plans: dict[tuple[bool, int, int, int], Plan] = {}
+        try:
+            with _no_bytecode():
+                self._device = launcher.open_device(package.path, self._table, name, interpret=interpret)
+                self._weights = upload_weights(package, self._device)
+                self._arenas = Arenas(self._device, self._model, self._table, config)
+                self._variable = VariableInputs(self._device)
+                self._capture_decodes()
+        except self._error as error:
+            raise ExecutorError(f"{package.path}: {error}") from None
+
+    def step(self, batch: Batch, *, want_logits: bool = False) -> StepResult:
+        """Run one step. Raises ExecutorError where the batch exceeds what the executor was made for, or the
+        device failed.
+        """
+        try:
+            with _no_bytecode():
+                return self._step(batch, want_logits)
+        except self._error as error:
+            raise ExecutorError(str(error)) from None
+
+    def close(self) -> None:
+        """Free the device; safe to call twice."""
+        self._plans.clear()
+        self._device.close()
+
+    def _step(self, batch: Batch, want_logits: bool) -> StepResult:
+        num_tokens, num_rows = len(batch.token_ids), len(batch.logits_rows)
+        num_seqs, config = len(batch.context_lens), self._config
+        limits = (config.max_num_batched_tokens, config.max_num_seqs, config.max_num_rows)
+        if any(size > most for size, most in zip((num_tokens, num_seqs, num_rows), limits, strict=True)):
+            raise ExecutorError(
+                f"{num_tokens} tokens, {num_seqs} sequences and {num_rows} rows: more than the executor was "
+                "made for"
+            )
+        decodes = num_tokens == num_seqs == num_rows
+        if self._variable.put(batch):  # they have moved: what was recorded has the old addresses
+            self._plans.clear()
+        plan = self._plan(decodes, num_tokens, num_seqs, num_rows)
+        plan.tokens.fill_tokens(batch)
+        plan.rows.fill_rows(batch)
+        device, arenas = self._device, self._arenas
+        device.copy_rows(arenas.inputs["block_tables"], arenas.table_pitch, batch.block_tables)
+        plan.run()
+        logits = np.empty((num_rows, config.vocab_size), np.float32) if want_logits else None
+        if logits is not None and num_rows:
+            device.copy_out(logits, arenas.logits)
+        device.synchronize()
+        return self._result(plan, num_rows, batch.max_logprobs, logits)
+
+    def _result(
+        self, plan: Plan, num_rows: int, max_logprobs: int, logits: NDArray[np.float32] | None
+    ) -> StepResult:
+        outputs = self._arenas.output_arrays(plan.rows.size)
+        return StepResult(
+            token_ids=outputs["token_ids_out"][:num_rows],
+            logprobs=outputs["logprobs_out"][:num_rows],
+            top_ids=outputs["top_ids_out"][:num_rows, :max_logprobs],
+            top_logprobs=outputs["top_logprobs_out"][:num_rows, :max_logprobs],
+            logits=logits,
+        )
+
+    # Plans.
+
+    def _capture_decodes(self) -> None:
+        for size in self._table.buckets["S"]:
+            if size <= self._config.max_num_seqs:
+                self._plan(True, size, size, size)
+        self._device.synchronize()
+
+    def _plan(self, decodes: bool, num_tokens: int, num_seqs: int, num_rows: int) -> Plan:
+        """The plan for the smallest sizes that hold these."""
+        table = self._table
+        seqs = table.bucket("S", num_seqs)
+        tokens = seqs if decodes else table.bucket("T", num_tokens)
+        rows = seqs if decodes else table.bucket("R", num_rows) if num_rows else 0
+        key = (decodes, tokens, seqs, rows)
+        if key not in self._plans:
+            self._plans[key] = self._make(decodes, tokens, seqs, rows)
+        return self._plans[key]
+
+    def _make(self, decodes: bool, tokens: int, seqs: int, rows: int) -> Plan:
+        arenas, device = self._arenas, self._device
+        width = seqs if decodes else self._arenas.max_seqs  # a prefill looks through all sequences
+        token_block = InputBlock(device, arenas.token_inputs, tokens, token_fields(tokens, width))
+        row_block = InputBlock(device, arenas.row_inputs, rows, row_fields(rows))
+        places = {**arenas.inputs, **token_block.addresses, **row_block.addresses}
+        places |= {**self._variable.addresses, **arenas.output_places(rows)}
+        step = RecordedStep(
+            decodes, {"T": tokens, "S": seqs, "R": rows}, places, arenas, self._weights, self._table, device
+        )
+        self._model.tokens(step)
+        if rows:
+            self._model.rows(step)
+        work = partial(self._work, step.launches, token_block, row_block)
+        return Plan(device.capture(work) if decodes else work, token_block, row_block)
+
+    def _work(self, launches: list[Any], token_block: InputBlock, row_block: InputBlock) -> None:
+        """What one step puts on the stream, but for the inputs whose size varies."""
+        token_block.copy_in()
+        row_block.copy_in()
+        self._device.run(launches)
+        self._arenas.copy_outputs(row_block.size)
+
+
+def _importable(path: Path) -> str:
+    """Give a package's folder a name of its own to import it by: several may be open."""
+    name = f"pagedc_package_{next(_numbers)}"
+    module = types.ModuleType(name)
+    module.__path__ = [str(path)]
+    sys.modules[name] = module
+    return name
+
+
+def _import(name: str) -> Any:
+    with _no_bytecode():
+        return importlib.import_module(name)
+
+
+class _no_bytecode:  # noqa: N801
+    """A package holds what its manifest lists: no __pycache__ is written into it."""
+
+    def __enter__(self) -> None:
+        self._before = sys.dont_write_bytecode
+        sys.dont_write_bytecode = True
+
+    def __exit__(self, *error: object) -> None:
+        sys.dont_write_bytecode = self._before
