@@ -71,6 +71,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", type=Path, metavar="FILE", help="keys that clients must send, one a line"
     )
     listen.add_argument(
+        "--admin-key-file",
+        type=Path,
+        metavar="FILE",
+        help="keys for /admin/models, which loads and unloads packages (default: there is no such route)",
+    )
+    listen.add_argument(
         "--allow-origin",
         default="",
         metavar="ORIGIN",

@@ -5,6 +5,7 @@ import asyncio
 import json
 import logging
 import sys
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
@@ -20,6 +21,7 @@ def serve(options: argparse.Namespace) -> int:
     began = perf_counter()
     set_up_logging(options.log_level, options.log_format)
     keys = read_api_keys(options.api_key_file) if options.api_key_file else ApiKeys([])
+    admin_keys = read_api_keys(options.admin_key_file, "--admin-key-file") if options.admin_key_file else None
     limits = Limits(
         max_waiting=options.max_waiting,
         max_connections=options.max_connections,
@@ -31,7 +33,7 @@ def serve(options: argparse.Namespace) -> int:
     try:
         for engine in engines:
             engine.spawn()
-        return _serve(engines, each, options, keys, limits, began)
+        return _serve(engines, each, options, (keys, admin_keys), limits, began)
     except BaseException:
         for engine in engines:
             asyncio.run(engine.close())
@@ -42,15 +44,16 @@ def _serve(
     engines: list[AsyncEngine],
     each: list[EngineOptions],
     options: argparse.Namespace,
-    keys: ApiKeys,
+    keys: tuple[ApiKeys, ApiKeys | None],  # of clients, of admins
     limits: Limits,
     began: float,
 ) -> int:
     # Imported only now: the engines' processes do their own imports meanwhile.
     from pagedc.runtime.package import Package
-    from pagedc.runtime.server.hosted_model import HostedModel
+    from pagedc.runtime.server.handlers.admin import LoadRequest
+    from pagedc.runtime.server.hosted_model import Engine, HostedModel
     from pagedc.runtime.server.launch import ListenOptions, run_server
-    from pagedc.runtime.server.served_model import choose_names, open_served_model
+    from pagedc.runtime.server.served_model import ServedModel, choose_names, open_served_model
 
     imported = perf_counter()
     packages = [Package.open(path) for path in options.package]
@@ -61,26 +64,31 @@ def _serve(
         for package, own in zip(packages, names, strict=True)
     ]
     boot = {"imports": imported - began, "check": checked - imported, "tokenizer": perf_counter() - checked}
+
+    def host(model: ServedModel, own: EngineOptions, engine: Engine | None = None) -> HostedModel:
+        open_engine = partial(AsyncEngine, model.path, own)
+        return HostedModel(model, open_engine, limits, engine=engine, idle_unload=options.idle_unload)
+
+    async def open_model(request: LoadRequest) -> HostedModel:
+        own = replace(engine_options(options), memory=request.memory, num_threads=request.threads)
+        package = await asyncio.to_thread(Package.open, request.package)
+        names = tuple(request.names) or (package.manifest.model.name,)
+        model = await asyncio.to_thread(open_served_model, package, names, options.max_model_len)
+        return host(model, own)
+
     listen = ListenOptions(
         host=options.host,
         port=options.port,
-        keys=keys,
+        keys=keys[0],
+        admin_keys=keys[1],
+        open_model=open_model,
         limits=limits,
         allow_origin=options.allow_origin,
         has_page=not options.no_web,
     )
 
     def open_models() -> list[HostedModel]:
-        return [
-            HostedModel(
-                model,
-                partial(AsyncEngine, package.path, own),
-                limits,
-                engine=engine,
-                idle_unload=options.idle_unload,
-            )
-            for package, own, model, engine in zip(packages, each, models, engines, strict=True)
-        ]
+        return [host(*of_one) for of_one in zip(models, each, engines, strict=True)]
 
     return run_server(open_models, listen, boot)
 

@@ -9,6 +9,7 @@ from tornado.iostream import IOStream
 from tornado.web import Application, RequestHandler
 
 from pagedc.runtime.server.failures import status_failure
+from pagedc.runtime.server.handlers.admin import AdminModelHandler, AdminModelsHandler
 from pagedc.runtime.server.handlers.base import UnknownRouteHandler
 from pagedc.runtime.server.handlers.generate import ChatCompletionsHandler, CompletionsHandler
 from pagedc.runtime.server.handlers.status import (
@@ -54,6 +55,11 @@ def make_app(state: ServerState) -> Application:
             (r"/web/report", ReportLinkHandler),
             (r"/web/report/([0-9]{1,12})/([0-9a-f]{64})/(fp_[0-9a-f]{12})", ReportHandler),
             (r"/web/([a-z]{1,20}\.[a-z]{1,5})", PageHandler),
+        ]
+    if not state.admin_keys.is_open:
+        routes += [
+            (r"/admin/models", AdminModelsHandler),
+            (r"/admin/models/(.+)", AdminModelHandler),
         ]
     return Application(
         [(pattern, handler, shared) for pattern, handler in routes],

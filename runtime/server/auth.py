@@ -33,18 +33,18 @@ class ApiKeys:
             raise AuthenticationError("Authentication failed: the API key is wrong.")
 
 
-def read_api_keys(path: Path) -> ApiKeys:
+def read_api_keys(path: Path, option: str = "--api-key-file") -> ApiKeys:
     """Read one key a line; blank lines and lines that start with # are skipped."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UsageError(f"--api-key-file {path} cannot be read: {reason}") from None
+        raise UsageError(f"{option} {path} cannot be read: {reason}") from None
     keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not keys:
-        raise UsageError(f"--api-key-file {path} holds no key")
+        raise UsageError(f"{option} {path} holds no key")
     if any(not key.isascii() or " " in key for key in keys):
-        raise UsageError(f"--api-key-file {path} holds a key that is not plain ASCII without spaces")
+        raise UsageError(f"{option} {path} holds a key that is not plain ASCII without spaces")
     return ApiKeys(keys)
 
 

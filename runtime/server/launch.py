@@ -19,7 +19,7 @@ from pagedc.runtime.server.app import BoundedServer
 from pagedc.runtime.server.auth import ApiKeys
 from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.limits import Limits
-from pagedc.runtime.server.state import ServerState
+from pagedc.runtime.server.state import OpenModel, ServerState
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class ListenOptions:
     limits: Limits = field(default_factory=Limits)
     allow_origin: str = ""
     has_page: bool = True
+    admin_keys: ApiKeys | None = None
+    open_model: OpenModel | None = None
 
 
 OpenModels = Callable[[], Sequence[HostedModel]]
@@ -60,6 +62,8 @@ async def _serve(open_models: OpenModels, options: ListenOptions, boot: dict[str
         keys=options.keys,
         allow_origin=options.allow_origin,
         has_page=options.has_page,
+        admin_keys=options.admin_keys,
+        open_model=options.open_model,
     )
     signals = _Signals(asyncio.get_running_loop())
     _allow_open_files(options.limits.max_connections)

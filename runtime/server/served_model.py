@@ -30,7 +30,7 @@ class ServedModel:
     created: int  # Unix seconds
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
-    path: Path | None = None  # of the package
+    path: Path  # of the package
     facts: dict[str, str] = field(default_factory=dict)  # of the package, for people
     tool_parser: str = ""  # of tool_parsers/formats.py: how it calls tools; "" = as JSON, if at all
     reasoning_parser: str = ""  # how it thinks aloud; "" = it does not

@@ -2,17 +2,33 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+<<<<<<< HEAD
 from pagedc.runtime.errors import NotFoundError, OverloadedError
 from pagedc.runtime.grammar_checker import GrammarChecker
+=======
+from pagedc.runtime.errors import (
+    NotFoundError,
+    OverloadedError,
+    PackageError,
+    PagedcError,
+    RequestError,
+    UsageError,
+)
+>>>>>>> b1b5b65 (Load and unload packages while others serve: /admin/models, with keys of its own)
 from pagedc.runtime.server.auth import ApiKeys
 from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.json_body import quoted
 from pagedc.runtime.server.limits import Limits
 
+if TYPE_CHECKING:
+    from pagedc.runtime.server.handlers.admin import LoadRequest
+
 DRAIN_RETRY_AFTER = 5  # seconds
+OpenModel = Callable[["LoadRequest"], Awaitable[HostedModel]]
 
 
 class ServerState:
@@ -26,12 +42,17 @@ class ServerState:
         keys: ApiKeys,
         allow_origin: str = "",
         has_page: bool = True,
+        admin_keys: ApiKeys | None = None,  # none: models are neither loaded nor unloaded
+        open_model: OpenModel | None = None,
     ) -> None:
         self.models = list(models)  # in order of loading: the first is the default where a route needs none
         self.limits = limits
         self.keys = keys
         self.allow_origin = allow_origin
         self.has_page = has_page
+        self.admin_keys = admin_keys or ApiKeys([])
+        self._open_model = open_model
+        self._loading = asyncio.Lock()  # two that load would count on the same memory
         self.is_draining = False
         self.num_connections = 0
         self.grammars = GrammarChecker(max_len=limits.max_grammar_len)
@@ -44,11 +65,45 @@ class ServerState:
         for hosted in self.models:
             if name in hosted.model.names:
                 return hosted
-        if name is None:
+        if name is None and self.models:
             raise NotFoundError("Name a model: there are several.", param="model", code="model_not_found")
         raise NotFoundError(
-            f"The model {quoted(name)} does not exist.", param="model", code="model_not_found"
+            f"The model {quoted(name or '')} does not exist.", param="model", code="model_not_found"
         )
+
+    async def load(self, request: "LoadRequest") -> HostedModel:
+        """Open a package and wait for its engine; raises RequestError for what cannot be served."""
+        if self._open_model is None:
+            raise NotFoundError("This server loads no models.", code="unknown_url")
+        if "\0" in request.package:
+            raise RequestError("A path holds no NUL.", param="package", code="cannot_load")
+        async with self._loading:
+            try:
+                hosted = await self._open_model(request)
+                self._refuse_taken_names(hosted)
+            except (PackageError, UsageError) as error:
+                raise RequestError(str(error), param="package", code="cannot_load") from None
+            try:
+                await hosted.start()
+            except PagedcError as error:
+                await hosted.close()
+                raise RequestError(str(error), param="package", code="cannot_load") from None
+            self.models.append(hosted)
+        return hosted
+
+    def _refuse_taken_names(self, hosted: HostedModel) -> None:
+        taken = {name for other in self.models for name in other.model.names}
+        for name in hosted.model.names:
+            if name in taken:
+                raise RequestError(
+                    f"A model is called {quoted(name)} already.", param="names", code="name_taken"
+                )
+
+    async def unload(self, name: str) -> None:
+        """Forget a model at once, and end its engine when its requests have ended; raises NotFoundError."""
+        hosted = self.find(name)
+        self.models.remove(hosted)
+        await hosted.leave(self.limits.drain_timeout)
 
     @property
     def is_ready(self) -> bool:

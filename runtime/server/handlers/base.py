@@ -10,6 +10,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from pagedc.runtime.errors import PagedcError
+from pagedc.runtime.server.auth import ApiKeys
 from pagedc.runtime.server.failures import Failure, failure_of, status_failure
 from pagedc.runtime.server.json_body import decode_body
 from pagedc.runtime.server.state import ServerState
@@ -47,6 +48,11 @@ class BaseHandler(RequestHandler):
             self.set_header("Access-Control-Allow-Origin", state.allow_origin)
             self.set_header("Vary", "Origin")
 
+    @property
+    def accepted_keys(self) -> ApiKeys:
+        """The keys that open this route."""
+        return self.state.keys
+
     def compute_etag(self) -> str | None:
         """No answer is worth caching."""
         return None
@@ -63,7 +69,7 @@ class BaseHandler(RequestHandler):
         if self.request.method == "OPTIONS" and self.state.allow_origin:
             return
         if self.needs_key:
-            self.state.keys.check(self.request.headers.get_list("Authorization"))
+            self.accepted_keys.check(self.request.headers.get_list("Authorization"))
         if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise HTTPError(415)
         if self._content_length > self.state.limits.max_body_bytes:

@@ -90,7 +90,7 @@ class ReportLinkHandler(BaseHandler):
         """The address is good for a minute."""
         model = self.state.find(self.get_query_argument("model", None)).model
         url = None
-        if model.path is not None and (model.path / REPORT_NAME).is_file():
+        if (model.path / REPORT_NAME).is_file():
             expires = int(time.time()) + LINK_SECONDS
             url = f"/web/report/{expires}/{_signature(expires, model.fingerprint)}/{model.fingerprint}"
         facts = [{"label": label, "value": value} for label, value in model.facts.items()]
@@ -109,7 +109,7 @@ class ReportHandler(BaseHandler):
             raise AuthenticationError("This address of a report is no longer good: load the page again.")
         for hosted in self.state.models:
             model = hosted.model
-            if model.fingerprint == fingerprint and model.path is not None:
+            if model.fingerprint == fingerprint:
                 self.set_header("Content-Type", "text/html; charset=utf-8")
                 self.set_header("Content-Security-Policy", REPORT_POLICY)
                 self.set_header("X-Content-Type-Options", "nosniff")
