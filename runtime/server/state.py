@@ -6,10 +6,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-<<<<<<< HEAD
-from pagedc.runtime.errors import NotFoundError, OverloadedError
-from pagedc.runtime.grammar_checker import GrammarChecker
-=======
 from pagedc.runtime.errors import (
     NotFoundError,
     OverloadedError,
@@ -18,7 +14,7 @@ from pagedc.runtime.errors import (
     RequestError,
     UsageError,
 )
->>>>>>> b1b5b65 (Load and unload packages while others serve: /admin/models, with keys of its own)
+from pagedc.runtime.grammar_checker import GrammarChecker
 from pagedc.runtime.server.auth import ApiKeys
 from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.json_body import quoted

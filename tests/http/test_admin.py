@@ -18,7 +18,8 @@ ADMIN = {"Authorization": "Bearer sk-admin"}
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two packages of one model."""
-    paths = [make_package(tmp_path_factory.mktemp("packages") / name) for name in ("red", "blue", "unreadable")]
+    directory = tmp_path_factory.mktemp("packages")
+    paths = [make_package(directory / name) for name in ("red", "blue", "unreadable")]
     for path in paths:
         write_tokenizer(path / "tokenizer")
         seal(path)
