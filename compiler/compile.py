@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagedc.compiler.accuracy import measure
+from pagedc.compiler.chat_format import reasoning_parser, tool_parser
 from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.checkpoint.base import Checkpoint
 from pagedc.compiler.checkpoint.special_tokens import special_tokens
@@ -118,6 +119,8 @@ def _manifest(
             max_model_len=facts.limits.max_model_len,
             bos_token_id=tokens.bos,
             eos_token_ids=tokens.eos,
+            tool_parser=tool_parser(checkpoint.tokenizer_files),
+            reasoning_parser=reasoning_parser(checkpoint.tokenizer_files),
         ),
         target=target.describe(),
         dtype=facts.dtype,

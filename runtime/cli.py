@@ -111,6 +111,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="end an engine that had no request for so long, like 10m; the next request starts it again",
     )
+    engine.add_argument(
+        "--tool-parser",
+        metavar="NAME",
+        help="format of the model's tool calls, or none (default: the package's)",
+    )
+    engine.add_argument(
+        "--reasoning-parser", metavar="NAME", help="format of its reasoning, or none (default: the package's)"
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-waiting",

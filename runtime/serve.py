@@ -60,7 +60,7 @@ def _serve(
     checked = perf_counter()
     names = choose_names(packages, options.served_model_name)
     models = [
-        open_served_model(package, own, options.max_model_len)
+        open_served_model(package, own, options.max_model_len, options.tool_parser, options.reasoning_parser)
         for package, own in zip(packages, names, strict=True)
     ]
     boot = {"imports": imported - began, "check": checked - imported, "tokenizer": perf_counter() - checked}

@@ -1,7 +1,7 @@
 """The model that is served, as the HTTP side needs it: names, sizes, tokenizer, chat template, defaults."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from pagedc.runtime.inspect_package import package_facts
 from pagedc.runtime.manifest import manifest_path
 from pagedc.runtime.package import Package
 from pagedc.runtime.tokenizer import Tokenizer
+from pagedc.runtime.tool_parsers.formats import REASONING_FORMATS, TOOL_FORMATS
 
 # What of generation_config.json a request's own fields override.
 _DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -74,7 +75,25 @@ def _own_names(package: Package) -> tuple[str, ...]:
     return (package.manifest.model.name, package.path.name, package.path.name.removesuffix(".pagedc"))
 
 
-def open_served_model(package: Package, names: tuple[str, ...], max_model_len: int | None) -> ServedModel:
+def choose_parser(option: str, formats: Iterable[str], own: str, given: str | None) -> str:
+    """The format that is asked for, else the package's; one that this runtime does not know is none.
+
+    Raises UsageError for an option that names no format.
+    """
+    if given is None:
+        return own if own in formats else ""
+    if given != "none" and given not in formats:
+        raise UsageError(f"{option} {given}: give one of {', '.join(sorted(formats))}, or none")
+    return "" if given == "none" else given
+
+
+def open_served_model(
+    package: Package,
+    names: tuple[str, ...],
+    max_model_len: int | None,
+    tool_parser: str | None = None,  # None = as the manifest says, "none" = none
+    reasoning_parser: str | None = None,
+) -> ServedModel:
     """Read what the HTTP side needs of a package."""
     chat_template = ChatTemplate.open(package.tokenizer_path)
     if chat_template is not None:
@@ -92,6 +111,10 @@ def open_served_model(package: Package, names: tuple[str, ...], max_model_len: i
         chat_template=chat_template,
         path=package.path,
         facts=package_facts(package),
+        tool_parser=choose_parser("--tool-parser", TOOL_FORMATS, model.tool_parser, tool_parser),
+        reasoning_parser=choose_parser(
+            "--reasoning-parser", REASONING_FORMATS, model.reasoning_parser, reasoning_parser
+        ),
         default_sampling=_default_sampling(package.tokenizer_path),
     )
 

@@ -1,4 +1,5 @@
-"""Each format: what models of its family write, what is broken, and that it makes no difference how it is cut."""
+"""Each format: what its models write, what is broken, and that it makes no difference how it is cut."""
+# ruff: noqa: E501  what models write is not ours to wrap
 
 import json
 from typing import Any
@@ -33,7 +34,7 @@ def parse(form: str, pieces: list[str], *, reasoning: str = "", is_open: bool = 
     return events
 
 
-FENCED = '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{"city": "Paris"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'  # noqa: E501
+FENCED = '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{"city": "Paris"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
 WRITTEN: list[tuple[str, str, list[Event]]] = [
     ("hermes", 'Let me see.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>\n',
      [Text("Let me see."), PARIS]),
