@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pagedc.runtime.messages import Logprob
+from pagedc.runtime.server.failures import Failure
 from pagedc.runtime.server.generation import Choice, Delta, Generation
 from pagedc.runtime.server.protocol import GenerationRequest
 from pagedc.runtime.server.served_model import ServedModel
@@ -105,6 +106,10 @@ class Answer:
         """The last events of a stream."""
         usage = sse_event({**self.chunk([]), "usage": self.usage()}) if self.wants_usage else b""
         return usage + DONE
+
+    def stream_error(self, failure: Failure) -> bytes:
+        """The event that ends a broken stream."""
+        return sse_event(failure.body)
 
     def chunk(self, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """One chunk around its choices."""

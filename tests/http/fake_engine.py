@@ -2,7 +2,7 @@
 
 It answers with the bytes of PANGRAM over and over, from the byte that the seed names, one token a byte. The
 prompt may ask for trouble: "#die" ends the engine after three tokens, "#refuse" refuses, "#eos N" ends the
-answer after N tokens.
+answer after N tokens, "#say TEXT#" makes TEXT the answer.
 """
 
 import asyncio
@@ -63,6 +63,7 @@ class FakeEngine:
         if "#refuse" in prompt:
             raise RequestError("refused by the engine", param="prompt")
         eos_after = int(match[1]) if (match := re.search(r"#eos (\d+)", prompt)) else None
+        said = match[1].encode() if (match := re.search(r"#say (.*?)#", prompt, re.DOTALL)) else None
         self._running.add(request_id)
         try:
             for step in range(params.max_tokens or 0):
@@ -72,10 +73,12 @@ class FakeEngine:
                 left = [i for i in range(params.n) if (request_id, i) not in self._aborted]
                 if not left:
                     return
-                is_eos = step == eos_after and not params.ignore_eos
+                is_eos = step == (eos_after if said is None else len(said)) and not params.ignore_eos
                 is_last = step + 1 == params.max_tokens
                 for index in left:
                     token_id = EOS if is_eos else self._token(step + index + (params.seed or 0))
+                    if said is not None and not is_eos:
+                        token_id = said[step]
                     is_stop = is_eos or token_id in params.stop_token_ids
                     self._num_tokens += 1
                     yield TokenEvent(

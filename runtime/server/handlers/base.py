@@ -53,6 +53,10 @@ class BaseHandler(RequestHandler):
         """The keys that open this route."""
         return self.state.keys
 
+    def credentials(self) -> list[str]:
+        """What the client says who it is."""
+        return self.request.headers.get_list("Authorization")
+
     def compute_etag(self) -> str | None:
         """No answer is worth caching."""
         return None
@@ -69,7 +73,7 @@ class BaseHandler(RequestHandler):
         if self.request.method == "OPTIONS" and self.state.allow_origin:
             return
         if self.needs_key:
-            self.accepted_keys.check(self.request.headers.get_list("Authorization"))
+            self.accepted_keys.check(self.credentials())
         if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise HTTPError(415)
         if self._content_length > self.state.limits.max_body_bytes:

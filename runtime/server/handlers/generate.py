@@ -21,7 +21,7 @@ from pagedc.runtime.server.prompts import Prompt, chat_prompt, completion_prompt
 from pagedc.runtime.server.protocol import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from pagedc.runtime.server.reading import PLAIN, Reading, make_reading
 from pagedc.runtime.server.refusals import invalid, unsupported
-from pagedc.runtime.server.sse import EventStream, sse_event
+from pagedc.runtime.server.sse import EventStream
 from pagedc.runtime.server.structured import chat_grammar_source, grammar_source
 from pagedc.runtime.server.tools import offered
 from pagedc.runtime.server.validation import (
@@ -71,6 +71,10 @@ class GenerateHandler(BaseHandler):
         """What its answers must look like."""
         return grammar_source(request)
 
+    def make_answer(self, response_id: str, request: GenerationRequest, generation: Generation) -> Answer:
+        """What takes the deltas up."""
+        return self.answer_type(response_id, int(time()), request, generation, self.hosted.model)
+
     async def _serve(self) -> None:
         arrived = perf_counter()
         request = self.read()
@@ -98,7 +102,7 @@ class GenerateHandler(BaseHandler):
                 arrived=arrived,
             )
             self.set_header("X-Request-Id", response_id)
-            answer = self.answer_type(response_id, int(time()), request, generation, hosted.model)
+            answer = self.make_answer(response_id, request, generation)
             try:
                 if request.stream:
                     await self._stream(generation, answer)
@@ -131,7 +135,7 @@ class GenerateHandler(BaseHandler):
             self.log_exception(type(error), error, error.__traceback__)
             failure = failure_of(error)
             self.state.rejected[str(failure.status)] += 1
-            await stream.send(sse_event(failure.body))
+            await stream.send(answer.stream_error(failure))
         await self.finish()
 
 
@@ -190,7 +194,7 @@ class ChatCompletionsHandler(GenerateHandler):
     """POST /v1/chat/completions."""
 
     id_prefix = "chatcmpl-"
-    answer_type = ChatAnswer
+    answer_type: ClassVar[type[Answer]] = ChatAnswer
 
     def read(self) -> ChatCompletionRequest:
         """The checked body."""
