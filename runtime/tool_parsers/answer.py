@@ -6,13 +6,14 @@ from pagedc.runtime.tool_parsers.events import Call, Event, Parser, Text
 
 
 class AnswerParser:
-    """What both parsers make of a growing text. The space around calls is left out of the content."""
+    """What both parsers make of a growing text. The space around calls is left out, and what
+    stands on both sides of one is on lines of its own."""
 
     def __init__(self, reasoning: Parser | None, tools: Parser | None) -> None:
         self._reasoning = reasoning
         self._tools = tools
         self._spaces: list[str] = []  # held back: they are left out beside a call
-        self._is_after_call = False
+        self._is_after_call = self._has_text = False
 
     def feed(self, text: str) -> list[Event]:
         """The events that are certain now."""
@@ -57,8 +58,9 @@ class AnswerParser:
             text = text.lstrip()
         stripped = text.rstrip()
         if stripped:
-            trimmed.append(Text("".join(self._spaces) + stripped))
+            between = "\n" if self._is_after_call and self._has_text else ""
+            trimmed.append(Text(between + "".join(self._spaces) + stripped))
             self._spaces.clear()
-            self._is_after_call = False
+            self._is_after_call, self._has_text = False, True
         if not self._is_after_call and len(stripped) < len(text):
             self._spaces.append(text[len(stripped) :])

@@ -23,7 +23,10 @@ MAX_NUM_SEQS = 4
 class FakeEngine:
     """In the server's own process; takes `delay` seconds a token and `boot` seconds to start."""
 
-    def __init__(self, *, delay: float = 0.0, boot: float = 0.0, fail: str = "") -> None:
+    def __init__(
+        self, *, delay: float = 0.0, boot: float = 0.0, fail: str = "", max_model_len: int = MAX_MODEL_LEN
+    ) -> None:
+        self._max_model_len = max_model_len
         self.num_restarts = 0
         self.is_ready = False
         self._delay = delay
@@ -46,7 +49,10 @@ class FakeEngine:
             raise EngineError(self._fail)
         self.is_ready = True
         return Ready(
-            num_blocks=64, max_num_seqs=MAX_NUM_SEQS, max_model_len=MAX_MODEL_LEN, load_seconds=self._boot
+            num_blocks=64,
+            max_num_seqs=MAX_NUM_SEQS,
+            max_model_len=self._max_model_len,
+            load_seconds=self._boot,
         )
 
     async def generate(

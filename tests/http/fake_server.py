@@ -26,7 +26,7 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
     set_up_logging("debug", "text")
     model = ServedModel(
         names=("fake", "alias"),
-        max_model_len=MAX_MODEL_LEN,
+        max_model_len=settings.get("engine", {}).get("max_model_len", MAX_MODEL_LEN),
         vocab_size=VOCAB_SIZE,
         fingerprint="fp_0123456789ab",
         created=1,
@@ -34,6 +34,8 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
         chat_template=ChatTemplate.open(directory),
         path=directory.parent,
         facts={"model": "fake (none)"},
+        tool_parser=settings.get("tool_parser", ""),
+        reasoning_parser=settings.get("reasoning_parser", ""),
     )
     key_file = settings.get("key_file")
     options = ListenOptions(
