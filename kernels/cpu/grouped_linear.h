@@ -50,7 +50,7 @@ void grouped_linear(Worker& worker, int64_t T, int top_k, const int32_t* expert_
   int num_active = 0;
   for (int e = 0; e < E; ++e) num_active += rows.start[e + 1] > rows.start[e];
   // Panels per task: all experts of a decode step together are one stream of panels.
-  const int64_t grain = panel_grain<W>(NUM_PANELS * num_active, W::panel_bytes(K), worker.size);
+  const int64_t grain = panel_grain<W, N, K>(NUM_PANELS * num_active, W::panel_bytes(K), worker.size);
   const int64_t tasks_per_block = ceil_div(NUM_PANELS, grain);
   const auto blocks_of = [&](int e) { return ceil_div(rows.start[e + 1] - rows.start[e], MAX_ROWS); };
   int64_t num_tasks = 0;
@@ -77,7 +77,7 @@ void grouped_linear(Worker& worker, int64_t T, int top_k, const int32_t* expert_
 
     const uint8_t* matrix = static_cast<const uint8_t*>(packed) + expert * MATRIX_BYTES;
     const int64_t first = part * grain, past = first + grain < NUM_PANELS ? first + grain : NUM_PANELS;
-    rows_by_panels<W, N, K, 1>(scratch, count, matrix, first, past,
+    rows_by_panels<W, N, K, 1, Tuned<W, N, K>>(scratch, count, matrix, first, past,
                             [&](int64_t row, int n, const float* acc, int valid) __attribute__((always_inline)) {
                               store(static_cast<int64_t>(order[row]), n, acc, valid);
                             });

@@ -39,10 +39,21 @@ struct Tile {
   static constexpr int PANELS = 1;
   static constexpr int UNPACKED_TOKENS = TOKENS, UNPACKED_PANELS = 1;
 #endif
-  // Panels that work is shared out by: whole tiles of either kind, and whole stripes.
-  template <int STRIPES>
-  static constexpr int UNIT = std::lcm(std::lcm(PANELS, IN_PLACE ? 1 : UNPACKED_PANELS), STRIPES);
+  static constexpr int ONE_PANELS = PANELS;  // of a tile of one token
+  static constexpr int AHEAD = 1024;         // bytes that tiles of several tokens prefetch by
+  static constexpr int ROUNDS = 6;           // of chunks that halve, when work is shared out
 };
+
+// What the linear of N rows and K columns goes by: Tile, unless a program that has timed others specialises it. None of
+// these constants changes the operations of an output, nor their order.
+template <class W, int N, int K>
+struct Tuned : Tile<W> {};
+
+// Panels that work is shared out by: whole tiles, of either kind where there are two, and whole stripes.
+template <class T, int STRIPES>
+constexpr int UNIT = std::lcm(std::lcm(T::PANELS, T::IN_PLACE ? 1 : T::UNPACKED_PANELS), STRIPES);
+template <class T, int STRIPES>
+constexpr int ONE_UNIT = std::lcm(T::ONE_PANELS, STRIPES);  // for one token
 
 constexpr int BLOCK_TOKENS = 128;    // rows of x that use a run of weights while it is near
 constexpr int MAX_TOTALS = 6;        // of a row of x: two stripes of three panels, or two sums each of three
@@ -130,7 +141,7 @@ struct PanelPointers {
 };
 
 // totals of `count` prepared rows against PANELS panels, in runs of k's: a run's weights are reused by all rows.
-template <class W, class Format, int TOKENS, int PANELS>
+template <class W, class Format, int TOKENS, int PANELS, int AHEAD>
 __attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const uint8_t* const* packed, int64_t K,
                                      float* totals) {
   using X = typename W::X;
@@ -159,7 +170,7 @@ __attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const ui
         x[t - begin] = static_cast<const X*>(scratch.x[t]) + k;
         if constexpr (W::HAS_MINIMUM) sums[t - begin] = scratch.group_sums[t] + k / W::GROUP;
       }
-      tile_of<Format, TOKENS, PANELS>(end - begin, panels, x, length, sums, k > 0,
+      tile_of<Format, TOKENS, PANELS, AHEAD>(end - begin, panels, x, length, sums, k > 0,
                                       totals + begin * PANELS * TOTALS<Format> * PANEL_ROWS);
     }
   }
@@ -197,7 +208,8 @@ PAGEDC_INLINE void finish(const uint8_t* const* panels, int64_t first, int count
 }
 
 // Prepared rows, at most BLOCK_TOKENS, against panels [first, end) that are short enough to keep some near.
-template <class W, class Format, int N, int K, int TOKENS, int PANELS, int STRIPES, class Store>
+template <class W, class Format, int N, int K, int TOKENS, int PANELS, int STRIPES, int AHEAD,
+          class Store>
 PAGEDC_INLINE void rows_by_near_panels(LinearScratch& scratch, int count, const void* packed, int64_t first,
                                        int64_t end, const Store& store) {
   constexpr bool IN_PLACE = std::is_same<Format, W>::value;
@@ -217,7 +229,7 @@ PAGEDC_INLINE void rows_by_near_panels(LinearScratch& scratch, int count, const 
         const PanelPointers<GROUP> panels(packed, W::panel_bytes(K), group, end);
         const PanelPointers<GROUP> unpacked(scratch.run, BYTES, group - first, past - first);
         for (int p = 0; p < GROUP; p += PANELS)
-          tile_of<Format, TOKENS, PANELS>(rows, (IN_PLACE ? panels : unpacked).of + p, x, PADDED,
+          tile_of<Format, TOKENS, PANELS, AHEAD>(rows, (IN_PLACE ? panels : unpacked).of + p, x, PADDED,
                                           scratch.group_sums + begin, false, scratch.totals + p / PANELS * TILE);
         finish<W, N, K, PANELS, STRIPES, GROUP>(
             panels.of, group, rows, scratch.totals,
@@ -229,7 +241,7 @@ PAGEDC_INLINE void rows_by_near_panels(LinearScratch& scratch, int count, const 
 }
 
 // Prepared rows, at most BLOCK_TOKENS, against panels [first, end), in tiles of PANELS panels of Format.
-template <class W, class Format, int N, int K, int TOKENS, int PANELS, int STRIPES, class Store>
+template <class W, class Format, int N, int K, int TOKENS, int PANELS, int STRIPES, int AHEAD, class Store>
 PAGEDC_INLINE void rows_by_tiles(LinearScratch& scratch, int count, const void* packed, int64_t first, int64_t end,
                                  const Store& store) {
   constexpr int GROUP = std::lcm(PANELS, STRIPES), TILE = BLOCK_TOKENS * PANELS * TOTALS<W> * PANEL_ROWS;
@@ -239,45 +251,51 @@ PAGEDC_INLINE void rows_by_tiles(LinearScratch& scratch, int count, const void* 
   const bool one_tile = IN_PLACE && count <= TOKENS;
   if constexpr (Format::offset(PADDED) * PANELS <= RUN_BYTES) {
     if (!one_tile)
-      return rows_by_near_panels<W, Format, N, K, TOKENS, PANELS, STRIPES>(scratch, count, packed, first, end, store);
+      return rows_by_near_panels<W, Format, N, K, TOKENS, PANELS, STRIPES, AHEAD>(scratch, count, packed, first, end,
+                                                                                   store);
   }
   for (; first < end; first += GROUP) {
     const PanelPointers<GROUP> panels(packed, W::panel_bytes(K), first, end);
     for (int p = 0; p < GROUP; p += PANELS) {
       float* totals = scratch.totals + p / PANELS * TILE;
       if (one_tile)
-        tile_of<W, TOKENS, PANELS>(count, panels.of + p, reinterpret_cast<const typename W::X* const*>(scratch.x), PADDED,
-                                   scratch.group_sums, false, totals);
+        tile_of<W, TOKENS, PANELS, AHEAD>(count, panels.of + p,
+                                          reinterpret_cast<const typename W::X* const*>(scratch.x), PADDED,
+                                          scratch.group_sums, false, totals);
       else
-        tiles<W, Format, TOKENS, PANELS>(scratch, count, panels.of + p, PADDED, totals);
+        tiles<W, Format, TOKENS, PANELS, AHEAD>(scratch, count, panels.of + p, PADDED, totals);
     }
     finish<W, N, K, PANELS, STRIPES, GROUP>(panels.of, first, count, scratch.totals, store);
   }
 }
 
-template <class W, int N, int K, int STRIPES, class Store>
+template <class W, int N, int K, int STRIPES, class T, class Store>
 void rows_by_panels(LinearScratch& scratch, int count, const void* packed, int64_t first, int64_t end,
                     const Store& store) {
-  using T = Tile<W>;
   // Until the hardware's prefetcher has seen where the stream goes.
   for (int line = 0; first < end && line < 32; ++line)
     __builtin_prefetch(static_cast<const uint8_t*>(packed) + first * W::panel_bytes(K) + line * 64);
   if constexpr (!T::IN_PLACE) {
     if (count > T::UNPACK_ABOVE)
-      return rows_by_tiles<W, typename W::Unpacked, N, K, T::UNPACKED_TOKENS, T::UNPACKED_PANELS, STRIPES>(
+      return rows_by_tiles<W, typename W::Unpacked, N, K, T::UNPACKED_TOKENS, T::UNPACKED_PANELS, STRIPES, T::AHEAD>(
           scratch, count, packed, first, end, store);
   }
-  rows_by_tiles<W, W, N, K, T::TOKENS, T::PANELS, STRIPES>(scratch, count, packed, first, end, store);
+  if constexpr (T::ONE_PANELS != T::PANELS) {
+    constexpr int STEP = ONE_UNIT<T, STRIPES>;
+    if (count == 1 && first % STEP == 0 && (end % STEP == 0 || end == ceil_div(N, PANEL_ROWS)))
+      return rows_by_tiles<W, W, N, K, 1, T::ONE_PANELS, STRIPES, T::AHEAD>(scratch, count, packed, first, end, store);
+  }
+  rows_by_tiles<W, W, N, K, T::TOKENS, T::PANELS, STRIPES, T::AHEAD>(scratch, count, packed, first, end, store);
 }
 
 // Panels a chunk of work holds: enough chunks to share out evenly, each long enough to stream.
-template <class W>
+template <class W, int N, int K>
 PAGEDC_INLINE int64_t panel_grain(int64_t num_panels, int64_t panel_bytes, int num_threads) {
   constexpr int64_t CHUNKS_PER_THREAD = 16, STREAM_BYTES = 16 << 10;
   const int64_t even = num_panels / (CHUNKS_PER_THREAD * num_threads), stream = ceil_div(STREAM_BYTES, panel_bytes);
   const int64_t fair = ceil_div(num_panels, num_threads);
   const int64_t grain = even > stream ? even : stream < fair ? stream : fair;
-  return round_up(grain > 0 ? grain : 1, Tile<W>::template UNIT<1>);
+  return round_up(grain > 0 ? grain : 1, UNIT<Tuned<W, N, K>, 1>);
 }
 
 // [0, count) cut into chunks that halve from round to round, a chunk for each thread in a round: long streams of memory
@@ -286,8 +304,8 @@ struct Chunks {
   int64_t count, num_threads;
   int rounds = 1;
 
-  Chunks(int64_t count, int num_threads) : count(count), num_threads(num_threads) {
-    while (rounds < 6 && count >= num_threads << rounds) ++rounds;
+  Chunks(int64_t count, int num_threads, int max_rounds) : count(count), num_threads(num_threads) {
+    while (rounds < max_rounds && count >= num_threads << rounds) ++rounds;
   }
   int64_t size() const { return rounds * num_threads; }
   int64_t begin(int64_t chunk) const {
@@ -300,17 +318,17 @@ struct Chunks {
 
 // store(t, n, acc, count): acc[16 j … 16 j + count − 1] are out[t, n …] of stripe j; once per token and n, on any thread. No
 // barrier.
-template <class W, int N, int K, int STRIPES = 1, class Store>
+template <class W, int N, int K, int STRIPES = 1, class Tiles = Tuned<W, N, K>, class Store>
 void linear(Worker& worker, int64_t T, const typename W::Input* x, int64_t ldx, const void* packed,
             const Store& store) {
   constexpr int64_t NUM_PANELS = ceil_div(N, PANEL_ROWS);
   static_assert(STRIPES == 1 || N % (STRIPES * PANEL_ROWS) == 0, "stripes of whole panels");
   LinearScratch& scratch = linear_scratch();
-  constexpr int64_t UNIT = Tile<W>::template UNIT<STRIPES>;
-  const Chunks chunks(ceil_div(NUM_PANELS, UNIT), worker.size);
+  const int64_t step = T == 1 ? ONE_UNIT<Tiles, STRIPES> : UNIT<Tiles, STRIPES>;
+  const Chunks chunks(ceil_div(NUM_PANELS, step), worker.size, Tiles::ROUNDS);
   const int64_t num_chunks = chunks.size();
   int64_t num_blocks = ceil_div(T, Rows<W>::max_rows(K));
-  while (num_blocks * num_chunks < 4 * worker.size && T / num_blocks > 4 * Tile<W>::TOKENS) num_blocks *= 2;
+  while (num_blocks * num_chunks < 4 * worker.size && T / num_blocks > 4 * Tiles::TOKENS) num_blocks *= 2;
 
   // Block by block, so that a thread prepares a block's rows once.
   int64_t prepared = -1;
@@ -319,8 +337,8 @@ void linear(Worker& worker, int64_t T, const typename W::Input* x, int64_t ldx, 
     const int count = static_cast<int>(end - begin);
     if (block != prepared) Rows<W>::prepare(scratch, count, K, [&](int i) { return x + (begin + i) * ldx; });
     prepared = block;
-    const int64_t chunk = task % num_chunks, first = chunks.begin(chunk) * UNIT, past = chunks.begin(chunk + 1) * UNIT;
-    rows_by_panels<W, N, K, STRIPES>(scratch, count, packed, first, past < NUM_PANELS ? past : NUM_PANELS,
+    const int64_t chunk = task % num_chunks, first = chunks.begin(chunk) * step, past = chunks.begin(chunk + 1) * step;
+    rows_by_panels<W, N, K, STRIPES, Tiles>(scratch, count, packed, first, past < NUM_PANELS ? past : NUM_PANELS,
                             [&](int64_t row, int n, const float* acc, int valid)
                                 __attribute__((always_inline)) { store(begin + row, n, acc, valid); });
   });

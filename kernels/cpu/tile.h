@@ -23,10 +23,9 @@ PAGEDC_INLINE void unroll(const F& f) {
 
 // Several rows of x take so long over a line that the hardware's prefetcher falls asleep; one row keeps it awake, and is
 // slowed by more instructions (24 against 21 GB/s).
-template <int TOKENS>
+template <int TOKENS, int AHEAD>
 PAGEDC_INLINE void prefetch(const uint8_t* p) {
-  constexpr int AHEAD = 1024;
-  if (TOKENS > 2) __builtin_prefetch(p + AHEAD);
+  if (TOKENS > 2 && AHEAD > 0) __builtin_prefetch(p + AHEAD);
 }
 
 // Adds the products of one load at `offset` of each panel with x at `k`: weight j goes to chain (FIRST + j) % CHAINS.
@@ -51,7 +50,7 @@ PAGEDC_INLINE void step(Vec16 (&sums)[CHAINS][TOKENS][PANELS], const uint8_t* co
 }
 
 // totals += scale · (the group's products) + minimum · (the group's x)
-template <class Format, int TOKENS, int PANELS>
+template <class Format, int AHEAD, int TOKENS, int PANELS>
 PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t group,
                              const typename Format::X* const (&x)[TOKENS], const float* const* group_sums) {
   constexpr int LOADS = Format::WEIGHTS % 2 ? 2 : 1;  // until both chains have had as many weights
@@ -59,7 +58,7 @@ PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* con
 #pragma GCC unroll 8
   for (int p = 0; p < PANELS; ++p)
 #pragma GCC unroll 32
-    for (int line = 0; line < Format::GROUP_BYTES; line += 64) prefetch<TOKENS>(panels[p] + start + line);
+    for (int line = 0; line < Format::GROUP_BYTES; line += 64) prefetch<TOKENS, AHEAD>(panels[p] + start + line);
   Vec16 sums[2][TOKENS][PANELS];
 #pragma GCC unroll 8
   for (int t = 0; t < TOKENS; ++t)
@@ -91,7 +90,7 @@ PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* con
 template <class Format>
 constexpr int TOTALS = Format::GROUP ? 1 : Format::CHAINS;
 
-template <class Format, int TOKENS, int PANELS>
+template <class Format, int TOKENS, int PANELS, int AHEAD>
 __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typename Format::X* const* x_in, int64_t K,
                                     const float* const* group_sums, bool resume, float* out) {
   const uint8_t* panels[PANELS];
@@ -114,14 +113,14 @@ __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typen
   });
   if constexpr (Format::GROUP) {
     for (int64_t group = 0; group < K / Format::GROUP; ++group)
-      add_group<Format>(totals[0], panels, group, x, group_sums);
+      add_group<Format, AHEAD>(totals[0], panels, group, x, group_sums);
   } else {
     constexpr int LOADS = Format::CHAINS;
     const int64_t num_steps = K / Format::STEP_K;
     int64_t i = 0;
     for (; i + LOADS <= num_steps; i += LOADS) {
 #pragma GCC unroll 8
-      for (int p = 0; p < PANELS; ++p) prefetch<TOKENS>(panels[p] + i * Format::STEP_BYTES);
+      for (int p = 0; p < PANELS; ++p) prefetch<TOKENS, AHEAD>(panels[p] + i * Format::STEP_BYTES);
       unroll<LOADS>([&](auto j) __attribute__((always_inline)) {
         step<Format, decltype(j)::value>(totals, panels, (i + j) * Format::STEP_BYTES, x, (i + j) * Format::STEP_K);
       });
@@ -132,14 +131,14 @@ __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typen
 }
 
 // tile<…> for a number of tokens known only at run time.
-template <class Format, int MAX_TOKENS, int PANELS>
+template <class Format, int MAX_TOKENS, int PANELS, int AHEAD>
 PAGEDC_INLINE void tile_of(int tokens, const uint8_t* const* panels, const typename Format::X* const* x, int64_t K,
                            const float* const* group_sums, bool resume, float* totals) {
   if constexpr (MAX_TOKENS > 1) {
     if (tokens < MAX_TOKENS)
-      return tile_of<Format, MAX_TOKENS - 1, PANELS>(tokens, panels, x, K, group_sums, resume, totals);
+      return tile_of<Format, MAX_TOKENS - 1, PANELS, AHEAD>(tokens, panels, x, K, group_sums, resume, totals);
   }
-  tile<Format, MAX_TOKENS, PANELS>(panels, x, K, group_sums, resume, totals);
+  tile<Format, MAX_TOKENS, PANELS, AHEAD>(panels, x, K, group_sums, resume, totals);
 }
 
 // K k's of a panel, rewritten as Format::Unpacked.

@@ -111,13 +111,26 @@ extern "C" void striped_{symbol}(Team* team, int64_t T, const {type}::Input* x, 
   }});
 }}
 """
+# Other tiles than the default: in place and unpacked, of one token and of several.
+TUNED_SOURCE = """
+struct Tuned_{symbol} : Tile<{type}> {{
+  static constexpr int ONE_PANELS = 2, PANELS = 3, TOKENS = 5, UNPACKED_TOKENS = 3, UNPACKED_PANELS = 1;
+  static constexpr int UNPACK_ABOVE = 7, AHEAD = 0, ROUNDS = 2;
+}};
+extern "C" void tuned_{symbol}(Team* team, int64_t T, const {type}::Input* x, int64_t ldx,
+                               const void* packed, float* out) {{
+  team->run([&](Worker& worker) {{
+    linear<{type}, {rows}, {columns}, 1, Tuned_{symbol}>(worker, T, x, ldx, packed, Out<{rows}>{{out}});
+  }});
+}}
+"""
 
 
 @cache
 def library(march: str) -> ctypes.CDLL:
     """The harness compiled for `march`."""
     source = SOURCE + "".join(
-        (CASE_SOURCE + (STRIPED_SOURCE if case in STRIPED_CASES else "")).format(
+        (CASE_SOURCE + TUNED_SOURCE + (STRIPED_SOURCE if case in STRIPED_CASES else "")).format(
             symbol=case.symbol,
             type=parse_format(case.format_name).cpp_type,
             rows=case.rows,
@@ -176,7 +189,7 @@ def run_linear(
     padding: int = 0,
     kind: str = "linear",
 ) -> npt.NDArray[np.float32]:
-    """out [T, rows] of x [T, columns], whose rows lie `padding` NaNs apart; `kind` may be "striped"."""
+    """out [T, rows] of x [T, columns], its rows `padding` NaNs apart; `kind`: "striped" or "tuned", too."""
     inputs = as_input(case, np.pad(x, ((0, 0), (0, padding)), constant_values=np.nan))
     out = np.full((len(x), case.rows), np.nan, np.float32)
     function = getattr(library(march), f"{kind}_{case.symbol}")

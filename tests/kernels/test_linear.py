@@ -48,3 +48,13 @@ def test_stripes_are_stored_together_with_the_same_bits(march: str, case: Case) 
         with team(march, 2) as handle:
             plain, striped = (run_linear(march, handle, case, x, kind=kind) for kind in ("linear", "striped"))
         np.testing.assert_array_equal(plain.view(np.uint32), striped.view(np.uint32))
+
+
+@pytest.mark.parametrize("march", supported_marches())
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.symbol)
+def test_other_tiles_give_the_same_bits(march: str, case: Case) -> None:
+    for num_tokens in (1, 2, 8, 33, 150):
+        x = random_x(case, (num_tokens,))
+        with team(march, 2) as handle:
+            plain, tuned = (run_linear(march, handle, case, x, kind=kind) for kind in ("linear", "tuned"))
+        np.testing.assert_array_equal(plain.view(np.uint32), tuned.view(np.uint32))
