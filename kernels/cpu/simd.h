@@ -263,6 +263,19 @@ PAGEDC_INLINE Vec16 dot_pairs(Bf16x32 a, Bf16x32 b, Vec16 acc) {
 
 PAGEDC_INLINE Vec16 zero_vec16() { return broadcast(0.0f); }
 
+// A whole vector, or the first `count` lanes where fewer are left.
+template <class T>
+PAGEDC_INLINE Vec16 load_upto(const T* p, int count) {
+  return count >= 16 ? load(p) : load_first(p, count);
+}
+template <class T>
+PAGEDC_INLINE void store_upto(T* p, Vec16 a, int count) {
+  if (count >= 16)
+    store(p, a);
+  else
+    store_first(p, a, count);
+}
+
 // One fixed tree on every path: halves are added, so lanes i and i + 8, then i and i + 4, …
 #if defined(PAGEDC_AVX512)
 PAGEDC_INLINE float reduce_add(Vec16 a) { return _mm512_reduce_add_ps(a.v); }
