@@ -137,6 +137,7 @@ def _manifest(
             arena_bytes_per_token=program.arena_bytes["token"],
             logits_bytes_per_row=program.arena_bytes["row"],
             scratch_bytes=target.scratch_bytes,
+            state_bytes_per_seq=target.state_bytes(program),
         ),
         weights=weights,
         files={},

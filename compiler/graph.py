@@ -4,7 +4,8 @@ A value has a *domain*: `token` (one per token of the flat batch, its shape is t
 per sampled row), or `const` (the same for all). No shape holds the token axis: each value at token t depends
 only on values at token t, except through an anchor. Two kinds of op:
 
-- anchors, worth a kernel of their own: `embedding`, `linear`, `grouped_linear`, `attention`;
+- anchors, worth a kernel of their own: `embedding`, `linear`, `grouped_linear`, `attention`, and those that
+  carry state from token to token, `causal_conv` and `linear_recurrence`;
 - row ops: pointwise, reductions, and index maps, which fuse without rules.
 """
 
@@ -28,7 +29,8 @@ REDUCE = frozenset(["sum", "max", "min", "cumsum"])
 INDEX = frozenset(["reshape", "permute", "slice", "cat", "expand", "iota"])
 SELECT = frozenset(["gather", "topk_index"])
 ROW_OPS = POINTWISE | REDUCE | INDEX | SELECT
-ANCHORS = frozenset(["embedding", "linear", "grouped_linear", "attention"])
+STATEFUL = frozenset(["causal_conv", "linear_recurrence"])
+ANCHORS = frozenset(["embedding", "linear", "grouped_linear", "attention"]) | STATEFUL
 LEAVES = frozenset(["input", "scalar", "constant", "parameter"])
 # `select_rows` moves a value from the token domain to the row domain.
 ALL_OPS = ROW_OPS | ANCHORS | LEAVES | {"select_rows"}
@@ -211,9 +213,28 @@ def _verify_shape(node: Node) -> None:
             ok = all(a in (1, b) for a, b in pairs)
         case "linear":
             ok = node.shape[-1] == shapes[1][0] and shapes[0][-1] == shapes[1][1]
+        case "causal_conv":
+            ok = node.shape == shapes[0] == shapes[1][1:]
+        case "linear_recurrence":
+            ok = _is_recurrence(node, shapes)
         case "grouped_linear":
             ok = node.shape == (shapes[1][0], shapes[2][1]) and shapes[0][-1] == shapes[2][2]
         case _:
             ok = True
     if not ok:
         raise InternalError(f"shapes of {describe(node)} do not fit {shapes}")
+
+
+def _is_recurrence(node: Node, shapes: list[Shape]) -> bool:
+    """q, k [G, K], v [H, V], decay [H, 1 or K, 1 or V], then rate [H, K, V] and beta [H] as the attrs say."""
+    (groups, key_dim), (heads, value_dim) = shapes[0], node.shape
+    more = [(heads, key_dim, value_dim)] * node.attrs["has_rate"] + [(heads,)] * node.attrs["is_delta"]
+    rows, columns = shapes[3][1:]
+    return (
+        shapes[1:3] == [shapes[0], node.shape]
+        and heads % groups == 0
+        and shapes[3][0] == heads
+        and (rows, columns) in ((1, 1), (key_dim, 1), (1, value_dim))
+        and shapes[4:] == more
+        and (not node.attrs["has_rate"] or columns == value_dim)
+    )

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagedc.compiler.graph import Graph, Node
+from pagedc.kernels.reference.causal_conv import causal_conv
+from pagedc.kernels.reference.linear_recurrence import linear_recurrence
 
 Array = NDArray[Any]
 NUMPY_TYPES: dict[str, Any] = {
@@ -171,7 +173,19 @@ class _Interpreter:
                 )
             case "attention":
                 return causal_attention(args, attrs["scale"], attrs["window"], attrs["softcap"])
+            case "causal_conv":
+                x, weight = args[0], args[1][0]
+                return causal_conv(x, weight, np.zeros((len(weight) - 1, x.shape[1])))[0]
+            case "linear_recurrence":
+                return self._recurrence(args, attrs["has_rate"], attrs["is_delta"])
         raise NotImplementedError(node.op)
+
+    def _recurrence(self, args: list[Array], has_rate: bool, is_delta: bool) -> Array:
+        q, k, v, decay = (np.broadcast_to(arg, (self.tokens, *arg.shape[1:])) for arg in args[:4])
+        rate = args[4][0] if has_rate else None
+        beta = args[-1] if is_delta else None
+        zeros = np.zeros((v.shape[1], k.shape[2], v.shape[2]))
+        return linear_recurrence(q, k, v, decay, zeros, rate, beta)[0]
 
 
 def causal_attention(args: list[Array], scale: float, window: int, softcap: float) -> Array:

@@ -1,8 +1,9 @@
-"""What differs between the iterations of a repeated layer: a column for each place, weight or KV cache."""
+"""What differs between iterations of a repeated layer: a column for each place, weight, KV cache or state."""
 
 import re
 from dataclasses import dataclass, field
 
+from pagedc.compiler.graph import STATEFUL
 from pagedc.compiler.outline import Loop
 from pagedc.compiler.program import Call
 
@@ -43,6 +44,8 @@ def arguments(call: Call) -> dict[str, int]:
         values[f"out{position}"] = buffer.offset
     if call.kind == "attention":
         values["kv"] = call.layer
+    if call.kind in STATEFUL:
+        values["state"] = call.layer
     return values
 
 
@@ -81,6 +84,8 @@ def _column(call: Call, argument: str, values: list[int], used: set[str]) -> Col
     kind, number = re.fullmatch(r"([a-z]+)(\d*)", argument).groups()  # type: ignore[union-attr]
     if kind == "kv":
         return Column("kv_cache", values)
+    if kind == "state":
+        return Column(_unique("state", used), values)
     if kind == "w":
         weight = call.weights[int(number)]
         path = [
@@ -94,8 +99,12 @@ def _column(call: Call, argument: str, values: list[int], used: set[str]) -> Col
         buffer = call.operands[int(number)].buffer if kind == "in" else call.outputs[int(number)]
         name, note = f"{kind}_{re.sub(r'[^a-z_]', '', buffer.name.lower())}", "place of a buffer"
     name = re.sub(r"\W", "_", name)
+    return Column(_unique(name, used), values, note)
+
+
+def _unique(name: str, used: set[str]) -> str:
     unique, count = name, 1
     while unique in used:
         count += 1
         unique = f"{name}_{count}"
-    return Column(unique, values, note)
+    return unique

@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 from pagedc.compiler.epilogues import fuse_epilogues
 from pagedc.compiler.errors import InternalError, UnsupportedError
-from pagedc.compiler.graph import INDEX, Graph, Node
+from pagedc.compiler.graph import INDEX, STATEFUL, Graph, Node
 from pagedc.compiler.memory_plan import plan_memory
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction, Weight
 from pagedc.compiler.rows.kernel import RowKernel, build_kernel
 
 FREE = INDEX - {"cat", "iota"}  # ops that move no data
+STRIDED = STATEFUL | {"attention", "linear"}  # anchors that may read part of a row
 MAX_LOCALS = 1 << 16  # elements on a thread's stack
 
 
@@ -65,7 +66,7 @@ class _Lowering:
         for node in list(self.graph.nodes):
             if not (node.is_anchor or node.op == "select_rows"):
                 continue
-            whole = node.op not in ("attention", "linear") or (
+            whole = node.op not in STRIDED or (
                 node.op == "linear" and node.inputs[0].size != node.inputs[0].shape[-1]
             )
             node.inputs = tuple(self._flat(value, copies, whole) for value in node.inputs)
@@ -241,11 +242,29 @@ class _Lowering:
                 call.operands = [self._operand(value) for value in (q, k, v)]
                 call.weights = [self._weight(sinks, "raw") for sinks in node.inputs[3:]]
                 call.layer = node.attrs["layer"]
+            case "causal_conv":
+                taps, channels = node.inputs[1].shape
+                call.constants = {"channels": channels, "taps": taps}
+                self._take_inputs(call, node)
+            case "linear_recurrence":
+                (key_heads, key_dim), (heads, value_dim) = node.inputs[0].shape, node.shape
+                decays = node.inputs[3].shape[1:]
+                call.constants = {"heads": heads, "key_heads": key_heads, "key_dim": key_dim}
+                call.constants |= {"value_dim": value_dim, "decays": decays}
+                call.constants |= {name: node.attrs[name] for name in ("has_rate", "is_delta")}
+                self._take_inputs(call, node)
             case "select_rows":
                 call.operands = [self._operand(node.inputs[0])]
                 call.constants = {"width": node.size}
         call.outputs = [self._buffer(node)]
         self.program.calls.append(call)
+
+    def _take_inputs(self, call: Call, node: Node) -> None:
+        """Inputs of a stateful call: each per token, or the same for all; `inputs` says which."""
+        call.constants["inputs"] = tuple("w" if value.domain == "const" else "b" for value in node.inputs)
+        call.operands = [self._operand(value) for value in node.inputs if value.domain != "const"]
+        call.weights = [self._weight(value, "raw") for value in node.inputs if value.domain == "const"]
+        call.layer = node.attrs["layer"]
 
     def _operand(self, value: Node) -> Operand:
         view = self._view(value)

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pagedc.compiler.graph import STATEFUL
 from pagedc.compiler.program import Call
+
+MIXERS = STATEFUL | {"attention"}  # calls in which a token reads others
 
 
 @dataclass(slots=True)
@@ -35,11 +38,11 @@ def outline(calls: list[Call]) -> list[Section]:
 
 
 def _longest_run(calls: list[Call], start: int) -> tuple[int, int]:
-    """The period and count of the run at `start` that covers most calls; each period holds an attention."""
+    """The period and count of the run at `start` that covers most calls; each period mixes tokens."""
     keys = [call.shape_key for call in calls[start:]]
     best = (1, 1)
     for period in range(2, len(keys) // 2 + 1):
-        if not any(call.kind == "attention" for call in calls[start : start + period]):
+        if not any(call.kind in MIXERS for call in calls[start : start + period]):
             continue
         count = 1
         while keys[count * period : (count + 1) * period] == keys[:period]:

@@ -53,13 +53,22 @@ class Operand:
 class Call:
     """One kernel at work. `constants` specialise it; operands, weights and outputs may differ by layer."""
 
-    kind: Literal["embedding", "linear", "grouped_linear", "attention", "rows", "select_rows"]
+    kind: Literal[
+        "embedding",
+        "linear",
+        "grouped_linear",
+        "attention",
+        "causal_conv",
+        "linear_recurrence",
+        "rows",
+        "select_rows",
+    ]
     origin: str
     constants: dict[str, Any] = field(default_factory=dict)
     operands: list[Operand] = field(default_factory=list)
     weights: list[Weight] = field(default_factory=list)
     outputs: list[Buffer] = field(default_factory=list)
-    layer: int = 0  # of an attention: which part of the KV cache
+    layer: int = 0  # of an attention: which part of the KV cache; of a stateful call: which state
 
     @property
     def shape_key(self) -> tuple[Any, ...]:

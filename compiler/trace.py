@@ -21,11 +21,13 @@ from transformers.utils import logging as transformers_logging
 import pagedc.compiler.aten.index
 import pagedc.compiler.aten.linear
 import pagedc.compiler.aten.pointwise
-import pagedc.compiler.aten.reduce  # noqa: F401  the four fill the importer's table
+import pagedc.compiler.aten.reduce
+import pagedc.compiler.aten.state  # noqa: F401  the five fill the importer's table
 from pagedc.compiler.aten.importer import Importer, NoRuleError
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Graph
 from pagedc.compiler.seams import NAME
+from pagedc.compiler.state_seams import installed
 
 SAMPLE_TOKENS = 11  # of the traced run: no size of a model, so that T cannot be mistaken for one
 
@@ -116,7 +118,7 @@ def _export(model: torch.nn.Module) -> ExportedProgram:
     # Two tensors: one given twice would be traced as one input.
     ids, positions = (torch.zeros(1, SAMPLE_TOKENS, dtype=torch.long, device="meta") for _ in range(2))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), installed(model):
             return torch.export.export(
                 _CausalLM(model),
                 (ids, positions),

@@ -19,7 +19,7 @@ from torch.fx import Node as FxNode
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import DType, Graph, Node, Shape
 
-TOKENS = -1  # stands for T in a full shape
+TOKENS = -1  # stands for T in a full shape; -m for an axis of m T, which is the axis of m of a token's value
 
 OpFunction = TypeVar("OpFunction", bound=Callable[..., Any])
 TABLE: dict[str, Callable[..., Any]] = {}
@@ -43,8 +43,8 @@ class Value(NamedTuple):
 
     @property
     def token_axis(self) -> int | None:
-        """Where T stands in the traced shape."""
-        return self.shape.index(TOKENS) if TOKENS in self.shape else None
+        """Where T, or a multiple of it, stands in the traced shape."""
+        return next((axis for axis, size in enumerate(self.shape) if size < 0), None)
 
 
 class NoRuleError(Exception):
@@ -70,6 +70,7 @@ class Importer:
         self.values: dict[FxNode, Any] = {}
         self.current: FxNode | None = None
         self.num_attention_layers = 0
+        self.num_states = 0
         self._leaves: dict[str, Value] = {}
 
     def run(self) -> Graph:
@@ -105,8 +106,13 @@ class Importer:
         """The traced shape of the current op's result."""
         return self.full_shape(self.meta if index is None else self.meta[index])
 
+    def next_state(self) -> int:
+        """The number of one more state that sequences carry."""
+        self.num_states += 1
+        return self.num_states - 1
+
     def full_shape(self, fake: torch.Tensor) -> tuple[int, ...]:
-        """A traced shape with TOKENS for T; refuses sizes that are neither numbers nor T."""
+        """A traced shape with TOKENS for T; refuses sizes that are neither numbers nor multiples of T."""
         shape = []
         for size in fake.shape:
             if isinstance(size, int):
@@ -115,9 +121,11 @@ class Importer:
                 shape.append(TOKENS)
             elif size.node.expr.is_Integer:
                 shape.append(int(size.node.expr))
+            elif (multiple := _multiple(size.node.expr)) is not None:
+                shape.append(TOKENS * multiple)
             else:
                 raise self.unsupported(f"a tensor of size {list(fake.shape)}")
-        if shape.count(TOKENS) > 1:
+        if sum(size < 0 for size in shape) > 1:
             raise self.unsupported(f"a tensor over pairs of tokens, {['T' if s < 0 else s for s in shape]}")
         return tuple(shape)
 
@@ -175,10 +183,10 @@ class Importer:
     def reshape(self, value: Value, shape: tuple[int, ...]) -> Value:
         """`view`: the token axis must keep what stands before it."""
         if value.token_axis is not None:
-            if TOKENS not in shape:
+            axis = next((axis for axis, size in enumerate(shape) if size < 0), None)
+            if axis is None:
                 raise self.unsupported(f"a view that hides the token axis, {value.shape} to {shape}")
-            before = int(np.prod(value.shape[: value.token_axis]))
-            if before != int(np.prod(shape[: shape.index(TOKENS)])):
+            if np.prod(value.shape[: value.token_axis]) != np.prod(shape[:axis]):
                 raise self.unsupported(f"a view that mixes tokens, {value.shape} to {shape}")
         return Value(self.reshape_node(value.node, without_tokens(shape)), shape)
 
@@ -199,7 +207,7 @@ class Importer:
             elif padded[axis] != TOKENS:
                 raise self.unsupported("an op that crosses tokens")
             padded = padded[:axis] + padded[axis + 1 :]
-        node = self.reshape_node(value.node, padded)
+        node = self.reshape_node(value.node, without_tokens(padded))
         target = without_tokens(shape)
         return node if node.shape == target else self.add("expand", (node,), target)
 
@@ -220,7 +228,7 @@ class Importer:
         dim %= len(value.shape)
         if dim == value.token_axis:
             raise self.unsupported("an op along the token axis")
-        return dim - (value.token_axis is not None and dim > value.token_axis)
+        return dim - (TOKENS in value.shape[:dim])
 
     def unsupported(self, what: str) -> UnsupportedError:
         """The error for the current op: one line that names the op and its module."""
@@ -292,16 +300,22 @@ def dtype_of(dtype: torch.dtype) -> DType:
     return "bool" if dtype == torch.bool else "int32"
 
 
+def _multiple(expr: Any) -> int | None:
+    """m of an expression m T."""
+    factor, rest = expr.as_coeff_Mul()
+    return int(factor) if rest.is_Symbol and factor.is_Integer and factor > 1 else None
+
+
 def without_tokens(shape: tuple[int, ...]) -> Shape:
     """A traced shape with the token axis taken out."""
-    return tuple(size for size in shape if size != TOKENS)
+    return tuple(abs(size) for size in shape if size != TOKENS)
 
 
 def broadcast_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """The traced shape of a pointwise op."""
     rank = max((len(shape) for shape in shapes), default=0)
     columns = zip(*[(1,) * (rank - len(shape)) + shape for shape in shapes], strict=True)
-    return tuple(TOKENS if TOKENS in column else max(column) for column in columns)
+    return tuple(min(column) if min(column) < 0 else max(column) for column in columns)
 
 
 def _ancestors(node: FxNode) -> set[FxNode]:

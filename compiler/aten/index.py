@@ -126,7 +126,7 @@ def cat(importer: Importer, values: Sequence[Value], dim: int = 0) -> Value:
 
 def _cat(importer: Importer, values: Sequence[Value], dim: int, shape: tuple[int, ...]) -> Value:
     dim %= len(shape)
-    if shape[dim] == TOKENS:
+    if shape[dim] < 0:
         raise importer.unsupported("tokens joined to tokens")
     sizes = [value.shape[dim] for value in values]
     nodes = []
@@ -181,10 +181,10 @@ def expand(importer: Importer, x: Value, *_: Any, **__: Any) -> Value:
 
 
 def _expand(importer: Importer, x: Value, shape: tuple[int, ...]) -> Value:
-    if x.token_axis is None and TOKENS in shape:
+    if x.token_axis is None and min(shape, default=0) < 0:
         # The same for each token: stays a constant of one token.
         padded = (1,) * (len(shape) - len(x.shape)) + x.shape
-        target = tuple(1 if size == TOKENS else size for size in shape)
+        target = tuple(1 if size < 0 else size for size in shape)
         node = importer.reshape_node(x.node, padded)
         return Value(node if padded == target else importer.add("expand", (node,), target), target)
     if x.node.op == "scalar":
@@ -238,7 +238,7 @@ def full(importer: Importer, *arguments: Any, **_: Any) -> Value:
             raise importer.unsupported("a fill that is not a number")
         number = number.node.attrs["value"]
     scalar = importer.scalar(number, dtype_of(importer.meta.dtype))
-    shape = tuple(1 if size == TOKENS else size for size in importer.out_shape())
+    shape = tuple(1 if size < 0 else size for size in importer.out_shape())
     if not shape:
         return scalar
     wide = importer.reshape_node(scalar.node, (1,) * len(shape))

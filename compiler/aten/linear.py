@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pagedc.compiler.aten.importer import TOKENS, Importer, Value, op, without_tokens
+from pagedc.compiler.aten.index import _cat as join
+from pagedc.compiler.aten.index import _slice as slice_along
 from pagedc.compiler.aten.index import permute
 from pagedc.compiler.aten.reduce import reduce
 
@@ -35,7 +37,26 @@ def matmul(importer: Importer, a: Value, b: Value) -> Value:
     ):
         weight = importer.reshape(b, b.shape[-2:])
         return anchor_linear(importer, a, permute(importer, weight, (1, 0)))
+    if b.shape[-1] == TOKENS and a.token_axis is None and len(without_units(a.shape)) == 2:
+        # weight [N, K] times x [..., K, T]: the tokens stand last.
+        weight = importer.reshape(a, a.shape[-2:])
+        shape = (*b.shape[:-2], weight.shape[0], TOKENS)
+        return Value(importer.add("linear", (b.node, weight.node), without_tokens(shape)), shape)
+    if a.token_axis == len(a.shape) - 2 and b.token_axis is None and a.shape[:-2] == b.shape[:-2] != ():
+        return _by_block(importer, a, b)
     return _product(importer, a, b)
+
+
+def _by_block(importer: Importer, a: Value, b: Value) -> Value:
+    """x [H, T, K] times weights [H, K, N]: a linear each of the H parts of a token's value."""
+    if len(a.shape) > 3:
+        raise importer.unsupported(f"a product of {list(a.shape)} with constants {list(b.shape)}")
+    parts = []
+    for block in range(b.shape[0]):
+        weight = importer.reshape(slice_along(importer, b, 0, block, block + 1), b.shape[1:])
+        x = slice_along(importer, a, 0, block, block + 1)
+        parts.append(anchor_linear(importer, x, permute(importer, weight, (1, 0))))
+    return join(importer, parts, 0, importer.out_shape())
 
 
 def _product(importer: Importer, a: Value, b: Value) -> Value:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pagedc.compiler.graph import Graph, Node
+from pagedc.compiler.graph import STATEFUL, Graph, Node
 
 
 def simplify(graph: Graph) -> int:
@@ -52,7 +52,7 @@ def _identity(node: Node) -> Node | None:
 
 
 def _key(node: Node) -> Any:
-    if node.op in ("constant", "parameter", "attention"):
+    if node.op in STATEFUL | {"constant", "parameter", "attention"}:
         return id(node)
     attrs = tuple(sorted((key, value) for key, value in node.attrs.items() if key != "source"))
     return node.op, node.inputs, node.shape, node.dtype, node.domain, attrs

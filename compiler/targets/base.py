@@ -69,6 +69,10 @@ class Target(Protocol):
         """Bytes of one block of the KV cache over all layers."""
         ...
 
+    def state_bytes(self, program: Program) -> int:
+        """Bytes of one sequence's state over all layers."""
+        ...
+
     def describe(self) -> manifest.Target:
         """What the package runs on, for its manifest."""
         ...

@@ -21,13 +21,13 @@ def linear_recurrence(
     """
     group = value.shape[1] // key.shape[1]
     query, key = (np.repeat(x.astype(np.float64), group, axis=1) for x in (query, key))
-    state = state.astype(np.float64)
+    matrix: NDArray[np.float64] = state.astype(np.float64)
     out = np.zeros(value.shape)
     for t in range(len(value)):
-        state = state * (decay[t] if rate is None else np.exp(decay[t].astype(np.float64) * rate))
+        matrix = matrix * (decay[t] if rate is None else np.exp(decay[t].astype(np.float64) * rate))
         update = value[t].astype(np.float64)
         if beta is not None:
-            update = beta[t][:, None] * (update - np.einsum("hkv,hk->hv", state, key[t]))
-        state = state + key[t][:, :, None] * update[:, None, :]
-        out[t] = np.einsum("hkv,hk->hv", state, query[t])
-    return out, state
+            update = beta[t][:, None] * (update - np.einsum("hkv,hk->hv", matrix, key[t]))
+        matrix = matrix + key[t][:, :, None] * update[:, None, :]
+        out[t] = np.einsum("hkv,hk->hv", matrix, query[t])
+    return out, matrix

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.compiler.state_families import STATE_CONFIGS
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 VOCAB_SIZE = 211  # not a multiple of a panel
@@ -83,7 +84,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 def make_config(name: str) -> PretrainedConfig:
     """A small config of a model type."""
-    return AutoConfig.for_model(name, **CONFIGS[name])
+    return AutoConfig.for_model(name, **(CONFIGS | STATE_CONFIGS)[name])
 
 
 def make_model(name: str) -> torch.nn.Module:

@@ -11,7 +11,7 @@ from pagedc.compiler.cli import main
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 211}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "bert": ({**SMALL, "intermediate_size": 96}, "BertSelfAttention: attention that is not causal"),
-    "mamba": ({"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 211}, "MambaForCausalLM: "),
+    "rwkv": ({"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 211}, "RwkvForCausalLM: "),
     "t5": ({"d_model": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 211}, "t5: its module"),
 }
 

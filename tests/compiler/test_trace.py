@@ -17,7 +17,9 @@ def interpreted(graph: Graph, model: torch.nn.Module) -> np.ndarray:
     return run(graph, state.__getitem__, TOKEN_IDS)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "gpt_oss", "cohere"])
+@pytest.mark.parametrize(
+    "name", ["llama", "gemma2", "gpt2", "gpt_oss", "cohere", "lfm2", "mamba2", "jamba", "qwen3_5_text"]
+)
 def test_means_what_the_module_computes(name: str) -> None:
     graph, model = trace(make_config(name)), make_model(name)
     with torch.inference_mode():

@@ -95,7 +95,7 @@ def run_steps(
 
 
 def schedules(lengths: Sequence[int]) -> dict[str, list[Step]]:
-    """The same tokens as whole prompts, one by one, and in mixed batches; the last sequence has a used slot."""
+    """The same tokens as whole prompts, one by one, in mixed batches; the last sequence has a used slot."""
     whole = [[(s, 0, n)] for s, n in enumerate(lengths)]
     single = [[(s, t, t + 1)] for s, n in enumerate(lengths) for t in range(n)]
     mixed: list[Step] = []

@@ -4,11 +4,13 @@ import re
 from typing import Any
 
 from pagedc.compiler.errors import InternalError
+from pagedc.compiler.graph import STATEFUL
 from pagedc.compiler.layer_table import STEP_INPUTS, LayerTable, arguments, call_note, layer_table
 from pagedc.compiler.outline import Loop, outline
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
 from pagedc.compiler.render import environment
 from pagedc.compiler.targets.cpu.row_printer import CTYPES, print_signature
+from pagedc.compiler.targets.cpu.state import decay_kind, recurrence_key, state_bytes, state_calls
 from pagedc.kernels.cpu.layout import parse_format
 
 # Names that a pointer in an emitted function must not hide.
@@ -20,6 +22,8 @@ RESERVED = {
     "linear",
     "embedding",
     "attention",
+    "causal_conv",
+    "linear_recurrence",
     "grouped_linear",
     "select_rows",
     "sample",
@@ -46,11 +50,13 @@ class _Emitter:
         self.kv_type = kv_type
         self.functions = {function.name: function for function in program.row_functions}
         self.attentions: dict[tuple[Any, ...], str] = {}
+        self.recurrences: dict[tuple[Any, ...], str] = {}
         self.scratch: dict[str, None] = {}
         self.pointers: dict[Buffer, str] = {}  # of the function that is being printed
         self.declarations: list[str] = []  # of the call that is being printed
 
     def render(self, name: str, version: str, level: str) -> str:
+        recurrences = self._recurrence_facts()
         forward, loops = self._sections()
         calls = [call for call in self.program.calls if call.kind == "attention"]
         return (
@@ -70,6 +76,9 @@ class _Emitter:
                     kv_block_bytes(call, self.kv_type) for call in sorted(calls, key=lambda call: call.layer)
                 ]
                 or [0],
+                state_kinds={call.kind for call in self.program.calls if call.kind in STATEFUL},
+                state_bytes=[state_bytes(call) for call in state_calls(self.program)],
+                recurrences=recurrences,
                 attentions=[self._attention_facts(call) for call in self._distinct_attentions(calls)],
                 row_functions=[self._row_function(function) for function in self.program.row_functions],
                 loops=loops,
@@ -230,6 +239,53 @@ class _Emitter:
             f"attention<{config}, KV, {out_type}>(s.worker, s.batch, {', '.join(parts)}, {sinks},",
             f"    s.model.kv_cache[{text['kv']}].data(), s.model.scratch.data(), {out});",
         ]
+
+    def _causal_conv(self, call: Call, text: dict[str, str]) -> list[str]:
+        c = call.constants
+        ((x, stride), (weight, _)), out = self._inputs(call, text), self._output(call, 0, text)
+        return [
+            f"causal_conv<{c['channels']}, {c['taps']}>(s.worker, s.batch, {x}, {stride}, {weight},",
+            f"    s.model.state[{text['state']}].data(), {out}, {call.outputs[0].width});",
+        ]
+
+    def _linear_recurrence(self, call: Call, text: dict[str, str]) -> list[str]:
+        name, state = self.recurrences[recurrence_key(call)], f"s.model.state[{text['state']}].data()"
+        inputs = self._inputs(call, text)
+        rows = [f"{{{pointer}, {stride}}}" for pointer, stride in inputs]
+        rate = inputs[4][0] if call.constants["has_rate"] else "nullptr"
+        beta = rows[-1] if call.constants["is_delta"] else "{}"
+        out = f"{self._output(call, 0, text)}, {call.outputs[0].width}"
+        return [
+            "{",
+            f"  const RecurrenceInputs in = {{{', '.join(rows[:4])}, {rate}, {beta}}};",
+            f"  linear_recurrence<{name}>(s.worker, s.batch, in, {state}, {out});",
+            "}",
+        ]
+
+    def _inputs(self, call: Call, text: dict[str, str]) -> list[tuple[str, int]]:
+        """Pointer and stride of each input of a stateful call; 0 where it is the same for all tokens."""
+        inputs = []
+        operand = weight = 0
+        for kind in call.constants["inputs"]:
+            if kind == "w":
+                inputs.append((f"s.values<float>({text[f'w{weight}']})", 0))
+                weight += 1
+            else:
+                width = call.operands[operand].buffer.width
+                inputs.append((self._operand(call, operand, text), width))
+                operand += 1
+        return inputs
+
+    def _recurrence_facts(self) -> list[dict[str, Any]]:
+        """One for each distinct `Config`, in order of appearance; names them."""
+        facts = []
+        for call in self.program.calls:
+            if call.kind == "linear_recurrence" and recurrence_key(call) not in self.recurrences:
+                name = f"Recurrence{len(self.recurrences)}"
+                self.recurrences[recurrence_key(call)] = name
+                extra = {"name": name, "decay": decay_kind(call), "state_bytes": state_bytes(call)}
+                facts.append({**call.constants, **extra, "is_delta": str(call.constants["is_delta"]).lower()})
+        return facts
 
     def _select_rows(self, call: Call, text: dict[str, str]) -> list[str]:
         operand = call.operands[0]

@@ -10,6 +10,7 @@ from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cpu import row_printer, toolchain
 from pagedc.compiler.targets.cpu.emit import BLOCK_SIZE, emit, kv_block_bytes
+from pagedc.compiler.targets.cpu.state import state_bytes, state_calls
 from pagedc.compiler.targets.cpu.weight_layout import CpuLayout
 from pagedc.compiler.tuning import Tuning
 from pagedc.runtime import manifest
@@ -53,6 +54,10 @@ class CpuTarget:
         """As kv_cache.h lays it out."""
         calls = [call for call in program.calls if call.kind == "attention"]
         return sum(kv_block_bytes(call, _kv_type(facts)) for call in calls)
+
+    def state_bytes(self, program: Program) -> int:
+        """As causal_conv.h and linear_recurrence.h lay it out."""
+        return sum(map(state_bytes, state_calls(program)))
 
     def describe(self) -> manifest.Target:
         """The machine and the instructions it must have."""

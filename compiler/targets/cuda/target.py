@@ -1,5 +1,7 @@
 """NVIDIA GPUs: one readable model.py, and Triton kernels as source and as cubins."""
 
+from pagedc.compiler.errors import UnsupportedError
+from pagedc.compiler.graph import STATEFUL
 from pagedc.compiler.options import CompileOptions
 from pagedc.compiler.program import Program
 from pagedc.compiler.rows.kernel import RowKernel
@@ -48,7 +50,11 @@ class CudaTarget:
         return row_printer.print_body(kernel)
 
     def emit(self, writer: PackageWriter, program: Program, facts: Facts) -> str:
-        """Write model.py, the printed row kernels, and the kernels and launcher that they need."""
+        """Write model.py, the printed row kernels, and the kernels and launcher that they need.
+
+        Raises UnsupportedError where a layer carries state from token to token.
+        """
+        _refuse_state(program)
         kernels = Kernels(program, facts, Configs(), self.table.pdl)
         self.buckets = buckets_of(facts.limits)
         for kernel in kernels.kernels.values():
@@ -87,6 +93,10 @@ class CudaTarget:
         calls = (call for call in program.calls if call.kind == "attention")
         return sum(sum(kv_block_bytes(call, facts.dtype)) for call in calls)
 
+    def state_bytes(self, program: Program) -> int:
+        """None: `emit` refuses what has any."""
+        return 0
+
     def describe(self) -> manifest.Target:
         """The architecture."""
         return manifest.Target(
@@ -96,3 +106,11 @@ class CudaTarget:
     def tuning(self) -> Tuning:
         """Nothing was timed."""
         return Tuning(self.arch, "none")
+
+
+def _refuse_state(program: Program) -> None:
+    for call in program.calls:
+        if call.kind in STATEFUL:
+            raise UnsupportedError(
+                f"{call.origin}: {call.kind} has no kernel for cuda yet; compile with --target cpu"
+            )

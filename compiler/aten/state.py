@@ -1,0 +1,90 @@
+"""What carries state from token to token: causal convolutions and linear recurrences."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.fx import Node as FxNode
+
+from pagedc.compiler.aten.importer import TOKENS, Importer, Value, op
+from pagedc.compiler.aten.index import permute
+
+
+@op("aten.conv1d")
+def conv1d(
+    importer: Importer,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    """x [1, C, T], weight [C, 1, K]: causal where K - 1 inputs are put on both sides and the first T kept."""
+    channels, width, taps = weight.shape
+    first = [
+        argument[0] if isinstance(argument, Sequence) else argument
+        for argument in (stride, padding, dilation)
+    ]
+    if x.shape != (1, channels, TOKENS) or weight.token_axis is not None or width != 1 or groups != channels:
+        raise importer.unsupported("a convolution that is not one of each channel along the tokens")
+    if first != [1, taps - 1, 1] or not _keeps_first_tokens(importer.current):
+        raise importer.unsupported("a convolution that is not causal")
+    node = causal_conv(importer, x, importer.reshape(weight, (channels, taps)))
+    if bias is None:
+        return node
+    return importer.pointwise("add", node, importer.reshape(bias, (channels, 1)))
+
+
+@op("aten.convolution")
+def convolution(
+    importer: Importer,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> Value:
+    if transposed or len(x.shape) != 3:
+        raise importer.unsupported("a convolution that is not one of each channel along the tokens")
+    return conv1d(importer, x, weight, bias, stride, padding, dilation, groups)
+
+
+def causal_conv(importer: Importer, x: Value, weight: Value) -> Value:
+    """x [1, C, T] with weight [C, K] → [1, C, T]."""
+    channels = x.shape[1]
+    table = permute(importer, weight, (1, 0))
+    inputs = (importer.reshape_node(x.node, (channels,)), table.node)
+    node = importer.add("causal_conv", inputs, (channels,), layer=importer.next_state())
+    return Value(importer.reshape_node(node, (1, channels)), x.shape)
+
+
+def _keeps_first_tokens(node: FxNode | None) -> bool:
+    """Whether all that reads a padded sequence is slices of its first T tokens."""
+    return node is not None and all(
+        str(user.target) == "aten.slice.Tensor"
+        and user.args[1] in (-1, 2)
+        and user.args[2] in (None, 0)
+        and str(user.meta["val"].shape[2]) == str(node.all_input_nodes[0].meta["val"].shape[2])
+        for user in node.users
+    )
+
+
+@op("pagedc.linear_recurrence")
+def linear_recurrence(
+    importer: Importer, q: Value, k: Value, v: Value, decay: Value, rate: Value | None, beta: Value | None
+) -> Value:
+    """q, k [1, T, G, K], v [1, T, H, V], decay [1, T, H, 1 or K, 1 or V], rate [H, K, V], beta [1, T, H]."""
+    if any(value.token_axis not in (None, 1) or value.shape[0] != 1 for value in (q, k, v, decay)):
+        raise importer.unsupported("a recurrence along another axis than the tokens")
+    inputs = [importer.reshape_node(value.node, value.shape[2:]) for value in (q, k, v, decay)]
+    inputs += [] if rate is None else [rate.node]
+    inputs += [] if beta is None else [importer.reshape_node(beta.node, beta.shape[2:])]
+    attrs = {"has_rate": rate is not None, "is_delta": beta is not None, "layer": importer.next_state()}
+    shape = v.shape[2:]
+    node = importer.add("linear_recurrence", inputs, shape, "float32", **attrs)
+    return Value(importer.reshape_node(node, (1, *shape)), (1, TOKENS, *shape))

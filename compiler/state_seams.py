@@ -1,0 +1,186 @@
+"""The seams of layers that carry state from token to token.
+
+State-space and linear-attention layers call functions of kernel libraries by well-known names, which a
+modelling file declares with a fallback in torch. While a module is traced, those functions in the files of
+its own layers are pagedc's: each says in row ops what it prepares, around one custom op for the recurrence.
+Convolutions need no seam: the importer knows a causal one by its shape.
+"""
+# ruff: noqa: N803  A, B, C and D are the interfaces' names, given as keywords
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from pagedc.compiler.errors import UnsupportedError
+
+Tensor = torch.Tensor
+
+
+@torch.library.custom_op("pagedc::linear_recurrence", mutates_args=())
+def linear_recurrence(
+    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, rate: Tensor | None, beta: Tensor | None
+) -> Tensor:
+    """S = decay ∘ S + k vᵀ, out = Sᵀ q of each head, token by token.
+
+    q, k [1, T, key_heads, K], v [1, T, H, V], decay [1, T or 1, H, 1 or K, 1 or V] → [1, T, H, V]. With rate
+    [H, K, V] the factor is exp(decay · rate); with beta [1, T, H], v is beta (v - Sᵀ k) of the decayed S.
+    """
+    raise RuntimeError("traced only")
+
+
+@linear_recurrence.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, rate: Any, beta: Any) -> Tensor:
+    return torch.empty_like(v)
+
+
+def selective_scan(
+    u: Tensor,  # [1, D, T]
+    delta: Tensor,  # [1, D, T]
+    A: Tensor,  # [D, N]
+    B: Tensor,  # [1, N, T]
+    C: Tensor,  # [1, N, T]
+    D: Tensor | None = None,  # [D]
+    z: Tensor | None = None,  # [1, D, T]
+    delta_bias: Tensor | None = None,  # [D]
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    **_: Any,
+) -> Any:
+    """`selective_scan_fn` of mamba_ssm: each channel has N states of its own decays."""
+    if delta_bias is not None:
+        delta = delta + delta_bias[:, None]
+    if delta_softplus:
+        delta = functional.softplus(delta)
+    q, k = (x.transpose(1, 2).unsqueeze(2) for x in (C, B))
+    v, decay = (x.transpose(1, 2).unsqueeze(2) for x in (u * delta, delta))
+    out = torch.ops.pagedc.linear_recurrence(q, k, v, decay.unsqueeze(3), A.t().unsqueeze(0), None)
+    out = out.squeeze(2).transpose(1, 2)
+    if D is not None:
+        out = out + u * D[:, None]
+    if z is not None:
+        out = out * functional.silu(z)
+    return (out, None) if return_last_state else out
+
+
+def chunk_scan(
+    x: Tensor,  # [1, T, H, P]
+    dt: Tensor,  # [1, T, H]
+    A: Tensor,  # [H]
+    B: Tensor,  # [1, T, groups, N]
+    C: Tensor,  # [1, T, groups, N]
+    chunk_size: int,
+    D: Tensor | None = None,  # [H] or [H, P]
+    z: Tensor | None = None,  # [1, T, H, P]
+    dt_bias: Tensor | None = None,  # [H]
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    return_final_states: bool = False,
+    **_: Any,
+) -> Any:
+    """`mamba_chunk_scan_combined` of mamba_ssm: each head has one decay."""
+    if dt_bias is not None:
+        dt = dt + dt_bias
+    if dt_softplus:
+        dt = functional.softplus(dt)
+    low, high = dt_limit
+    if low > 0 or high < float("inf"):
+        dt = torch.clamp(dt, low, high)
+    decay = torch.exp(A * dt)[..., None, None]
+    out = torch.ops.pagedc.linear_recurrence(C, B, x * dt.unsqueeze(3), decay, None, None)
+    if D is not None:
+        out = out + x * (D if D.ndim == 2 else D.unsqueeze(1))
+    if z is not None:
+        out = out * functional.silu(z)
+    return (out, None) if return_final_states else out
+
+
+def gated_delta_rule(
+    query: Tensor,  # [1, T, key_heads, K]
+    key: Tensor,  # [1, T, key_heads, K]
+    value: Tensor,  # [1, T, H, V]
+    g: Tensor,  # [1, T, H], or of each element of a key, [1, T, H, K]: log of the decay
+    beta: Tensor,  # [1, T, H]
+    scale: float | None = None,
+    use_qk_l2norm_in_kernel: bool = False,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """`chunk_gated_delta_rule` and `chunk_kda` of fla."""
+    if use_qk_l2norm_in_kernel:
+        query, key = (x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6) for x in (query, key))
+    query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
+    decay = torch.exp(g)
+    decay = decay[..., None, None] if g.ndim == 3 else decay.unsqueeze(4)
+    return torch.ops.pagedc.linear_recurrence(query, key, value, decay, None, beta), None
+
+
+def gated_sum(
+    self: Any,
+    hidden_states: Tensor,  # [1, T, D]
+    recurrent_gate: Tensor,  # [1, T, D]
+    reset: Tensor,  # [1, T, 1] where a sequence starts
+    recurrent_states: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """The scan of a gated linear recurrent unit: h = gate · h + x of each channel."""
+    one = hidden_states.new_ones(1, 1, 1, 1)
+    decay = (recurrent_gate * ~reset)[:, :, None, None]
+    out = torch.ops.pagedc.linear_recurrence(one, one, hidden_states.unsqueeze(2), decay, None, None)
+    return out.squeeze(2), None
+
+
+# By the name that a kernel library has for a function of a file, or that a module's class has for a method.
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "selective_scan_fn": selective_scan,
+    "mamba_chunk_scan_combined": chunk_scan,
+    "chunk_gated_delta_rule": gated_delta_rule,
+    "chunk_kda": gated_delta_rule,
+}
+METHODS: dict[str, Callable[..., Any]] = {"_rnn_scan": gated_sum}
+
+
+@contextlib.contextmanager
+def installed(model: torch.nn.Module) -> Iterator[None]:
+    """While a model is traced, the functions that it calls for its recurrences are pagedc's."""
+    replaced: list[tuple[Any, str, Any]] = []
+    classes = dict.fromkeys(type(module) for module in model.modules())
+    for file in dict.fromkeys(sys.modules[cls.__module__] for cls in classes):
+        for name, function in vars(file).items():
+            if _interface(function) in FUNCTIONS:
+                replaced.append((file, name, _without_state(FUNCTIONS[_interface(function)])))
+    for cls in classes:
+        for name in METHODS.keys() & vars(cls).keys():
+            if _takes_the_same(vars(cls)[name], METHODS[name]):
+                replaced.append((cls, name, METHODS[name]))
+    with contextlib.ExitStack() as stack:
+        for owner, name, function in replaced:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, function)
+        yield
+
+
+def _interface(function: Any) -> str:
+    """The name that a kernel library has for a function declared with a fallback; empty for any other."""
+    if not inspect.isfunction(function):
+        return ""
+    return str(inspect.getclosurevars(function).nonlocals.get("func_name", ""))
+
+
+def _takes_the_same(method: Any, seam: Callable[..., Any]) -> bool:
+    """Whether a method has every parameter of its seam."""
+    named = [name for name in inspect.signature(seam).parameters if name != "_"]
+    return inspect.isfunction(method) and set(named) <= set(inspect.signature(method).parameters)
+
+
+def _without_state(seam: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        for name in ("initial_state", "initial_states"):
+            if keywords.pop(name, None) is not None:
+                raise UnsupportedError(f"{seam.__name__}: a state that the model itself provides")
+        return seam(*arguments, **keywords)
+
+    return call
