@@ -50,6 +50,7 @@ class AsyncEngine:
         package: str | Path,
         options: EngineOptions | None = None,
         *,
+        step_timeout: float | None = None,  # seconds without a word from a busy engine until it is killed
         command: Sequence[str] = ENGINE_COMMAND,  # the engine's process; the number of its socket is appended
     ) -> None:
         self.stats = EngineStats()  # as of the last step
@@ -57,6 +58,9 @@ class AsyncEngine:
         self._backoff = 0.0  # seconds before the next restart
         self._start_message = Start(str(Path(package).absolute()), options or EngineOptions())
         self._command = command
+        self._step_timeout = step_timeout
+        self._last_word = 0.0  # when the engine was last heard of, or given work after it had none
+        self._watch: asyncio.TimerHandle | None = None
         self._client: EngineClient | None = None
         self._dead: EngineClient | None = None  # its predecessor, until it is buried
         self._ready: asyncio.Future[Ready] | None = None  # of the process that runs or is being started
@@ -128,6 +132,7 @@ class AsyncEngine:
         message = AddRequest(request_id, list(prompt_token_ids), params, priority, cache_salt)
         self._send(message)  # nothing is awaited between here and the stream's registration
         stream = self._streams[request_id] = EventStream(params.n)
+        self._begin_watch()
         self._idle.clear()
         try:
             while not stream.is_finished or stream.has_news:
@@ -167,6 +172,8 @@ class AsyncEngine:
     async def close(self) -> None:
         """End the process; open requests get EngineDeadError. Safe to call twice."""
         self._is_closing = True
+        if self._watch is not None:
+            self._watch.cancel()
         if self._restart is not None:
             self._restart.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -208,6 +215,7 @@ class AsyncEngine:
         if not isinstance(message, Outputs):
             return
         self.stats = message.stats
+        self._last_word = asyncio.get_running_loop().time()
         for event in message.events:
             stream = self._streams.get(event.request_id)
             if stream is not None:
@@ -247,6 +255,25 @@ class AsyncEngine:
             self._backoff = min(max(2 * self._backoff, FIRST_BACKOFF), MAX_BACKOFF)
             logger.error("the engine does not start (%s); trying again in %.2f s", error, self._backoff)
             self._ready = asyncio.get_running_loop().create_future()
+
+    def _begin_watch(self) -> None:
+        """See that a step ends some time: one that hangs would hold its requests for ever."""
+        if self._step_timeout is not None and self._watch is None:
+            loop = asyncio.get_running_loop()
+            self._last_word = loop.time()
+            self._watch = loop.call_later(self._step_timeout, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        if not self._streams or self._client is None or self._step_timeout is None:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._last_word + self._step_timeout - loop.time()
+        if left > 0:
+            self._watch = loop.call_later(left, self._look)
+        else:
+            logger.error("the engine has not ended a step for %g s; killing it", self._step_timeout)
+            self._client.kill()
 
     def _fail_all(self, error: EngineError) -> None:
         streams, self._streams = self._streams, {}

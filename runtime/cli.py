@@ -138,6 +138,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--max-body-size", type=_bytes, default=4 << 20, metavar="SIZE", help="of a request (default: 4MiB)"
     )
     limits.add_argument(
+        "--step-timeout",
+        type=_duration,
+        default=300.0,
+        metavar="TIME",
+        help="an engine that takes longer for one step is hung, and started again (default: 300s)",
+    )
+    limits.add_argument(
         "--drain-timeout", type=_seconds, default=30.0, metavar="S", help="for running requests after SIGTERM"
     )
     log = parser.add_argument_group("log")

@@ -77,6 +77,10 @@ class EngineClient:
             raise RequestError(f"the request cannot be sent to the engine: {error}") from None
         self._transport.write(data)
 
+    def kill(self) -> None:
+        """End a process that does not answer; `lost` hears of it."""
+        self._process.kill()
+
     async def close(self) -> None:
         """Hang up and see the process gone, by force if need be. Safe to call twice."""
         if self._transport is not None:

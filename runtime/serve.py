@@ -29,7 +29,10 @@ def serve(options: argparse.Namespace) -> int:
         drain_timeout=options.drain_timeout,
     )
     each = options_of_each(options.package, engine_options(options), options.memory, options.threads)
-    engines = [AsyncEngine(path, own) for path, own in zip(options.package, each, strict=True)]
+    engines = [
+        AsyncEngine(path, own, step_timeout=options.step_timeout)
+        for path, own in zip(options.package, each, strict=True)
+    ]
     try:
         for engine in engines:
             engine.spawn()
@@ -50,9 +53,9 @@ def _serve(
 ) -> int:
     # Imported only now: the engines' processes do their own imports meanwhile.
     from pagedc.runtime.package import Package
-    from pagedc.runtime.server.handlers.admin import LoadRequest
     from pagedc.runtime.server.hosted_model import Engine, HostedModel
     from pagedc.runtime.server.launch import ListenOptions, run_server
+    from pagedc.runtime.server.protocol import LoadRequest
     from pagedc.runtime.server.served_model import ServedModel, choose_names, open_served_model
 
     imported = perf_counter()
@@ -66,7 +69,7 @@ def _serve(
     boot = {"imports": imported - began, "check": checked - imported, "tokenizer": perf_counter() - checked}
 
     def host(model: ServedModel, own: EngineOptions, engine: Engine | None = None) -> HostedModel:
-        open_engine = partial(AsyncEngine, model.path, own)
+        open_engine = partial(AsyncEngine, model.path, own, step_timeout=options.step_timeout)
         return HostedModel(model, open_engine, limits, engine=engine, idle_unload=options.idle_unload)
 
     async def open_model(request: LoadRequest) -> HostedModel:
@@ -122,6 +125,8 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if (request_id := getattr(record, "request_id", None)) is not None:
+            entry["request_id"] = request_id
         if record.exc_info:
             entry["trace"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

@@ -18,6 +18,7 @@ from pagedc.runtime.server.handlers.status import (
     MetricsHandler,
     ModelHandler,
     ModelsHandler,
+    OpenApiHandler,
     ReadyHandler,
     VersionHandler,
 )
@@ -51,6 +52,7 @@ def make_app(state: ServerState) -> Application:
         (r"/ready", ReadyHandler),
         (r"/metrics", MetricsHandler),
         (r"/version", VersionHandler),
+        (r"/openapi.json", OpenApiHandler),
     ]
     if state.has_page:
         routes += [
@@ -147,6 +149,7 @@ def _log_request(handler: RequestHandler) -> None:
         _printable(request.path),
         handler.get_status(),
         request.request_time() * 1e3,
+        extra=getattr(handler, "log_fields", None),
     )
 
 

@@ -4,7 +4,7 @@ Every documented field of OpenAI's two endpoints stands here; a field that stand
 it. What the values may be, and which are refused, is `validation.py`'s: these structs give names and types.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -224,6 +224,15 @@ class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
     tokens: list[int]
     model: str | None = None
+
+
+class LoadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """POST /admin/models."""
+
+    package: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]  # a directory here
+    names: Annotated[list[str], msgspec.Meta(max_length=16)] = []  # none: the package's own
+    memory: Annotated[int, msgspec.Meta(ge=1)] | None = None  # bytes for weights, activations and KV cache
+    threads: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
 
 
 # What says how messages become a prompt.

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from pagedc.runtime.errors import (
     NotFoundError,
@@ -19,12 +18,10 @@ from pagedc.runtime.server.auth import ApiKeys
 from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.json_body import quoted
 from pagedc.runtime.server.limits import Limits
-
-if TYPE_CHECKING:
-    from pagedc.runtime.server.handlers.admin import LoadRequest
+from pagedc.runtime.server.protocol import LoadRequest
 
 DRAIN_RETRY_AFTER = 5  # seconds
-OpenModel = Callable[["LoadRequest"], Awaitable[HostedModel]]
+OpenModel = Callable[[LoadRequest], Awaitable[HostedModel]]
 
 
 class ServerState:
@@ -67,7 +64,7 @@ class ServerState:
             f"The model {quoted(name or '')} does not exist.", param="model", code="model_not_found"
         )
 
-    async def load(self, request: "LoadRequest") -> HostedModel:
+    async def load(self, request: LoadRequest) -> HostedModel:
         """Open a package and wait for its engine; raises RequestError for what cannot be served."""
         if self._open_model is None:
             raise NotFoundError("This server loads no models.", code="unknown_url")

@@ -13,9 +13,9 @@ from pagedc.runtime.config import EngineOptions
 COMMAND = (sys.executable, str(Path(__file__).parents[1] / "runtime" / "mock_engine.py"))
 
 
-def mocked(package: Path, options: EngineOptions) -> AsyncEngine:
+def mocked(package: Path, options: EngineOptions, *, step_timeout: float | None = None) -> AsyncEngine:
     """An engine of the mock executor."""
-    return AsyncEngine(package, options, command=COMMAND)
+    return AsyncEngine(package, options, step_timeout=step_timeout, command=COMMAND)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,10 @@ def test_serving_a_package(package: Path, tmp_path: Path) -> None:
             assert f'pagedc:boot_seconds{{model_name="tiny-1",phase="{phase}"}}' in text
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(10) == 0
-        assert all(json.loads(line)["level"] == "info" for line in server.log().splitlines())
+        lines = [json.loads(line) for line in server.log().splitlines()]
+        assert all(line["level"] == "info" for line in lines)
+        (line,) = [line for line in lines if "POST /v1/completions 200" in line["message"]]
+        assert line["request_id"] == answer.json()["id"]
 
 
 def test_a_port_that_is_taken(package: Path) -> None:

@@ -22,7 +22,7 @@ from pagedc.runtime.engine_process import serve
 from pagedc.runtime.errors import ExecutorError, PackageError
 from pagedc.runtime.messages import Start
 
-KILL, RAISE, GARBAGE, SLOW = 30, 31, 32, 33
+KILL, RAISE, GARBAGE, SLOW, HANG = 30, 31, 32, 33, 34
 
 CONFIG = EngineConfig(
     block_size=4,
@@ -44,6 +44,8 @@ class FatefulExecutor(MockExecutor):
             raise ExecutorError("the device is gone")
         if GARBAGE in firsts:
             connection.sendall(b"\xff" * 100)
+        if HANG in firsts:
+            time.sleep(600)
         time.sleep(0.02 if SLOW in self._cache[::4] else 0)
         return super().step(batch, want_logits=want_logits)
 

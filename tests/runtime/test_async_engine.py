@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.mock_engine import GARBAGE, KILL, RAISE, SLOW
+from tests.runtime.mock_engine import GARBAGE, HANG, KILL, RAISE, SLOW
 
 from pagedc.runtime.async_engine import AsyncEngine
 from pagedc.runtime.errors import (
@@ -52,6 +52,24 @@ def run(test: Callable[[AsyncEngine], Awaitable[None]], package: str = "well") -
                 await test(engine)
 
     asyncio.run(main())
+
+
+def test_an_engine_that_hangs_is_killed_and_started_again() -> None:
+    async def main() -> None:
+        engine = AsyncEngine("well", step_timeout=0.5, command=COMMAND)
+        await engine.start()
+        try:
+            with pytest.raises(EngineDeadError, match="killed by signal 9"):
+                await tokens_of(engine.generate("a", [HANG], params()))
+            assert len(await tokens_of(engine.generate("b", [1], params()))) == 5
+            assert engine.num_restarts == 1
+            await asyncio.sleep(0.6)  # without requests there is nothing to end
+            assert len(await tokens_of(engine.generate("c", [1], params()))) == 5
+            assert engine.num_restarts == 1
+        finally:
+            await engine.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 def test_requests_run_together_and_alike() -> None:

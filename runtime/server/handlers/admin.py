@@ -3,22 +3,10 @@
 The routes exist only with --admin-key-file.
 """
 
-from typing import Annotated
-
-import msgspec
-
 from pagedc.runtime.server.auth import ApiKeys
 from pagedc.runtime.server.handlers.base import BaseHandler
 from pagedc.runtime.server.handlers.status import describe_model
-
-
-class LoadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """POST /admin/models."""
-
-    package: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]  # a directory here
-    names: Annotated[list[str], msgspec.Meta(max_length=16)] = []  # none: the package's own
-    memory: Annotated[int, msgspec.Meta(ge=1)] | None = None  # bytes for weights, activations and KV cache
-    threads: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+from pagedc.runtime.server.protocol import LoadRequest
 
 
 class AdminHandler(BaseHandler):

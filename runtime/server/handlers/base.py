@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import re
+import secrets
 from collections.abc import Coroutine
 from typing import Any, ClassVar, TypeVar
 
@@ -16,6 +18,8 @@ from pagedc.runtime.server.json_body import decode_body
 from pagedc.runtime.server.state import ServerState
 
 logger = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 T = TypeVar("T")
 
@@ -39,6 +43,10 @@ class BaseHandler(RequestHandler):
         self._num_body_bytes = 0
         self._refused: Failure | None = None
         self._work: asyncio.Task[Any] | None = None
+        given = self.request.headers.get("X-Request-Id", "")
+        self.is_id_given = _REQUEST_ID.fullmatch(given) is not None
+        # What is no such id is not repeated: not in a header, not in the log.
+        self.request_id = given if self.is_id_given else "req-" + secrets.token_hex(12)
 
     def set_default_headers(self) -> None:
         """Say nothing of versions; allow another origin where the operator named one."""
@@ -63,6 +71,7 @@ class BaseHandler(RequestHandler):
 
     def prepare(self) -> None:
         """Refuse by the head alone what can be refused by it."""
+        self.set_header("X-Request-Id", self.request_id)
         try:
             self.check_head()
         except (PagedcError, HTTPError) as error:
@@ -149,6 +158,11 @@ class BaseHandler(RequestHandler):
         finally:
             self._work = None
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What stands in every line of the log about this request."""
+        return {"request_id": self.request_id}
+
     is_gone = False
 
     def on_connection_close(self) -> None:
@@ -177,11 +191,17 @@ class BaseHandler(RequestHandler):
         """Errors of clients are no news; ours are, with their trace in the log alone."""
         error = exc_info[1]
         if isinstance(error, HTTPError | PagedcError) and getattr(error, "status", 400) != 500:
-            logger.debug("%s %s: %s", self.request.method, self.request.path, error)
+            logger.debug("%s %s: %s", self.request.method, self.request.path, error, extra=self.log_fields)
         elif isinstance(error, PagedcError):
-            logger.error("%s %s: %s", self.request.method, self.request.path, error)
+            logger.error("%s %s: %s", self.request.method, self.request.path, error, extra=self.log_fields)
         else:
-            logger.error("%s %s failed", self.request.method, self.request.path, exc_info=exc_info)
+            logger.error(
+                "%s %s failed",
+                self.request.method,
+                self.request.path,
+                exc_info=exc_info,
+                extra=self.log_fields,
+            )
 
 
 class UnknownRouteHandler(BaseHandler):

@@ -101,7 +101,9 @@ class GenerateHandler(BaseHandler):
                 reading=reading,
                 arrived=arrived,
             )
-            self.set_header("X-Request-Id", response_id)
+            if not self.is_id_given:
+                self.request_id = response_id
+                self.set_header("X-Request-Id", response_id)
             answer = self.make_answer(response_id, request, generation)
             try:
                 if request.stream:

@@ -6,6 +6,7 @@ from pagedc import __version__
 from pagedc.runtime.metrics import ModelFigures, ServerFigures, render
 from pagedc.runtime.server.handlers.base import BaseHandler
 from pagedc.runtime.server.hosted_model import HostedModel
+from pagedc.runtime.server.openapi import document
 
 
 class HealthHandler(BaseHandler):
@@ -43,6 +44,15 @@ class VersionHandler(BaseHandler):
     async def get(self) -> None:
         """The version of pagedc."""
         self.send_json({"version": __version__})
+
+
+class OpenApiHandler(BaseHandler):
+    """GET /openapi.json."""
+
+    async def get(self) -> None:
+        """The routes and the types of their bodies."""
+        state = self.state
+        self.send_json(document(has_keys=not state.keys.is_open, has_admin=not state.admin_keys.is_open))
 
 
 class MetricsHandler(BaseHandler):
