@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a package over the OpenAI HTTP API"))
     _add_chat(commands.add_parser("chat", help="talk to a package or a server in the terminal"))
+    _add_batch(commands.add_parser("batch", help="answer every line of a file of requests"))
     _add_inspect(commands.add_parser("inspect", help="say what is in a package"))
     _add_verify(commands.add_parser("verify", help="check every byte of a package, and run it"))
     add_bench(commands.add_parser("bench", help="measure latency, throughput, a server or a start"))
@@ -175,6 +176,10 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="at a URL: its first line is the key"
     )
+    _add_own_engine(parser)
+
+
+def _add_own_engine(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_argument_group("engine, for a PACKAGE")
     engine.add_argument(
         "--memory", type=_bytes, metavar="SIZE", help="for weights, activations and KV cache, like 8GiB"
@@ -183,6 +188,19 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
         "--threads", type=_integer(1, 4096), metavar="N", help="default: the cores of this process"
     )
     _add_engine_options(engine)
+
+
+def _add_batch(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "A run that was interrupted goes on where it ended when the same files are named again."
+    parser.add_argument("target", metavar="PACKAGE|URL", help="a package, or the address of a server")
+    parser.add_argument("input", type=Path, metavar="INPUT.jsonl", help="requests in OpenAI's batch format")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUTPUT.jsonl", help="what became of each"
+    )
+    parser.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="at a URL: its first line is the key"
+    )
+    _add_own_engine(parser)
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
@@ -210,6 +228,12 @@ def _chat(options: argparse.Namespace) -> int:
     return chat(options)
 
 
+def _batch(options: argparse.Namespace) -> int:
+    from pagedc.runtime.batch_command import run_batch
+
+    return run_batch(options)
+
+
 def _inspect(options: argparse.Namespace) -> int:
     from pagedc.runtime.inspect_package import inspect_package
 
@@ -225,6 +249,7 @@ def _verify(options: argparse.Namespace) -> int:
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "chat": _chat,
+    "batch": _batch,
     "inspect": _inspect,
     "verify": _verify,
     "bench": run_bench,

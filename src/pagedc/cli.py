@@ -11,6 +11,7 @@ from pagedc import __version__
 RUNTIME_COMMANDS = {
     "serve": "serve packages over the OpenAI HTTP API",
     "chat": "talk to a package or a server in the terminal",
+    "batch": "answer every line of a file of requests",
     "inspect": "say what is in a package",
     "verify": "check every byte of a package; --against MODEL: and its logits",
     "bench": "measure latency, throughput, a server under load, a start",
