@@ -81,9 +81,7 @@ def launch_attention_decode(
             **common,
             "Q_STRIDE": q.stride(0),
             "TABLE_STRIDE": block_tables.stride(0),
-            "STATS": num_seqs * spec.num_heads * spec.num_splits * spec.v_head_dim,
             "BLOCK_M": max(next_power(spec.group), 16),
-            "PROGRAMS": config["PROGRAMS"],
         },
         config.num_warps,
         config.num_stages,
@@ -102,7 +100,6 @@ def launch_attention_decode(
         {
             **common,
             "OUT_STRIDE": out.stride(0),
-            "STATS": split.constexprs["STATS"],
             "NUM_HEADS": spec.num_heads,
             "V_HEAD_DIM": spec.v_head_dim,
             "BLOCK_DV": max(next_power(spec.v_head_dim), 16),
@@ -146,11 +143,11 @@ def plan_splits(
 @triton.jit
 def attention_split_kernel(
     q, k_cache, v_cache, block_tables, context_lens, query_start_loc, slopes, scratch,
-    Q_STRIDE: tl.constexpr, TABLE_STRIDE: tl.constexpr, STATS: tl.constexpr,
+    Q_STRIDE: tl.constexpr, TABLE_STRIDE: tl.constexpr,
     SCALE: tl.constexpr, SOFTCAP: tl.constexpr, WINDOW: tl.constexpr, HAS_SLOPES: tl.constexpr,
     GROUP: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    NUM_SPLITS: tl.constexpr, MIN_TILES: tl.constexpr, PROGRAMS: tl.constexpr,
+    NUM_SPLITS: tl.constexpr, MIN_TILES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_KV: tl.constexpr,
     PDL: tl.constexpr, INTERPRET: tl.constexpr,
 ):  # fmt: skip
@@ -183,7 +180,7 @@ def attention_split_kernel(
             slope = tl.load(slopes + heads, mask=rows < GROUP, other=0.0)
         positions = tl.zeros((BLOCK_M,), tl.int32) + (context_len - 1)
         table = block_tables + seq * TABLE_STRIDE
-        for split in tl.range(tl.program_id(0), count, PROGRAMS):
+        for split in tl.range(tl.program_id(0), count, tl.num_programs(0)):
             acc = tl.zeros((BLOCK_M, BLOCK_DV), tl.float32)
             maximum = tl.full((BLOCK_M,), float("-inf"), tl.float32)
             total = tl.zeros((BLOCK_M,), tl.float32)
@@ -201,14 +198,17 @@ def attention_split_kernel(
                 acc,
                 mask=(rows < GROUP)[:, None] & (dv < V_HEAD_DIM)[None, :],
             )
-            tl.store(scratch + STATS + place * 2, maximum, mask=rows < GROUP)
-            tl.store(scratch + STATS + place * 2 + 1, total, mask=rows < GROUP)
+            place = (
+                tl.num_programs(2).to(tl.int64) * (NUM_KV_HEADS * GROUP * NUM_SPLITS * V_HEAD_DIM) + place * 2
+            )
+            tl.store(scratch + place, maximum, mask=rows < GROUP)
+            tl.store(scratch + place + 1, total, mask=rows < GROUP)
 
 
 @triton.jit
 def attention_reduce_kernel(
     scratch, context_lens, query_start_loc, sinks, out,
-    OUT_STRIDE: tl.constexpr, STATS: tl.constexpr,
+    OUT_STRIDE: tl.constexpr,
     NUM_HEADS: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_DV: tl.constexpr,
     WINDOW: tl.constexpr, HAS_SINKS: tl.constexpr,
     NUM_SPLITS: tl.constexpr, MIN_TILES: tl.constexpr, BLOCK_KV: tl.constexpr,
@@ -225,8 +225,9 @@ def attention_reduce_kernel(
     dv = tl.arange(0, BLOCK_DV)
     place = (seq * NUM_HEADS + head) * NUM_SPLITS + split
     written = split < count
-    maxima = tl.load(scratch + STATS + place * 2, mask=written, other=float("-inf"))
-    totals = tl.load(scratch + STATS + place * 2 + 1, mask=written, other=0.0)
+    stats = scratch + tl.num_programs(0).to(tl.int64) * (NUM_HEADS * NUM_SPLITS * V_HEAD_DIM) + place * 2
+    maxima = tl.load(stats, mask=written, other=float("-inf"))
+    totals = tl.load(stats + 1, mask=written, other=0.0)
     maximum = tl.max(maxima, 0)
     if HAS_SINKS:
         sink = tl.load(sinks + head) * LOG2_E

@@ -191,7 +191,8 @@ def linear_kernel(
 
     ROW_ELEMENTS: tl.constexpr = K // 2 if BITS == 4 else K
     if PDL:
-        prefetch(codes + wide_rows * ROW_ELEMENTS + tl.program_id(1) * (ROW_ELEMENTS // NUM_SLICES))
+        first_column = tl.program_id(1) * (ROW_ELEMENTS // NUM_SLICES)
+        prefetch(codes + tl.minimum(wide_rows, N - 1) * ROW_ELEMENTS + first_column)
     wait_for_inputs(PDL)
     let_next_start(PDL)
     total = tl.zeros((BLOCK_N, BLOCK_T), tl.float32)

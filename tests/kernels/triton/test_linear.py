@@ -122,7 +122,7 @@ def test_the_same_bits_in_any_batch_and_tile() -> None:
 
 
 @triton.jit
-def add_bias_and_residual(acc, rows, columns, mask, out, e0, e1, e2, e3, e4, e5):  # type: ignore[no-untyped-def]
+def add_bias_and_residual(acc, rows, columns, mask, out, e0, e1, e2, e3, e4, e5):
     """out = acc + bias + residual, rows of 43."""
     places = rows[:, None] * 43 + columns[None, :]
     bias = tl.load(e0 + columns, mask=columns < 43, other=0.0)
