@@ -57,7 +57,9 @@ constexpr int ONE_UNIT = std::lcm(T::ONE_PANELS, STRIPES);  // for one token
 
 constexpr int BLOCK_TOKENS = 128;    // rows of x that use a run of weights while it is near
 constexpr int MAX_TOTALS = 6;        // of a row of x: two stripes of three panels, or two sums each of three
-constexpr int NEAR_BYTES = 256 << 10;  // of panels that stay in the second-level cache for all tiles of a block
+// Of panels that stay in the second-level cache for all tiles of a block. Few tiles are as long about it as memory is, and
+// the first such block is not asked for in time.
+constexpr int NEAR_BYTES = 256 << 10, FEW_TILES = 4, NEAR_BYTES_OF_FEW = 64 << 10;
 constexpr int RUN_BYTES = 64 << 10;  // of weights: 16 KiB stay in the first-level cache, but stop and go costs 5 %
 
 // What one thread needs while it is inside a linear.
@@ -134,9 +136,19 @@ class Rows {
 template <int COUNT>
 struct PanelPointers {
   const uint8_t* of[COUNT];
+  const uint8_t* ahead[COUNT];  // what to ask for while reading them
   PanelPointers(const void* packed, int64_t panel_bytes, int64_t first, int64_t end) {
-    for (int p = 0; p < COUNT; ++p)
+    for (int p = 0; p < COUNT; ++p) {
       of[p] = static_cast<const uint8_t*>(packed) + (first + p < end ? first + p : end - 1) * panel_bytes;
+      ahead[p] = of[p];
+    }
+  }
+  void look_ahead(int distance) {
+    for (int p = 0; p < COUNT; ++p) ahead[p] = of[p] + distance;
+  }
+  // The part `tile` of 2^shift of the panels that lie `distance` bytes further on.
+  void look_ahead(int64_t distance, int64_t panel_bytes, int tile, int shift) {
+    for (int p = 0; p < COUNT; ++p) ahead[p] = of[p] + distance + (tile * panel_bytes >> shift);
   }
 };
 
@@ -154,8 +166,10 @@ __attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const ui
   for (int64_t k = 0; k < K; k += RUN_K) {
     const int64_t length = K - k < RUN_K ? K - k : RUN_K;
     const uint8_t* panels[PANELS];
+    const uint8_t* ahead[PANELS];
     for (int p = 0; p < PANELS; ++p) {
       panels[p] = packed[p] + W::offset(k);
+      ahead[p] = panels[p] + AHEAD;
       if constexpr (!IN_PLACE) {
         uint8_t* run = scratch.run + p * (RUN_K / 128 * BYTES_OF_128);
         unpack<W>(panels[p], length, run);
@@ -170,7 +184,7 @@ __attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const ui
         x[t - begin] = static_cast<const X*>(scratch.x[t]) + k;
         if constexpr (W::HAS_MINIMUM) sums[t - begin] = scratch.group_sums[t] + k / W::GROUP;
       }
-      tile_of<Format, TOKENS, PANELS, AHEAD>(end - begin, panels, x, length, sums, k > 0,
+      tile_of<Format, TOKENS, PANELS>(end - begin, panels, x, length, sums, k > 0, Ahead{ahead, 0},
                                       totals + begin * PANELS * TOTALS<Format> * PANEL_ROWS);
     }
   }
@@ -208,17 +222,21 @@ PAGEDC_INLINE void finish(const uint8_t* const* panels, int64_t first, int count
 }
 
 // Prepared rows, at most BLOCK_TOKENS, against panels [first, end) that are short enough to keep some near.
-template <class W, class Format, int N, int K, int TOKENS, int PANELS, int STRIPES, int AHEAD,
-          class Store>
+template <class W, class Format, int N, int K, int TOKENS, int PANELS, int STRIPES, class Store>
 PAGEDC_INLINE void rows_by_near_panels(LinearScratch& scratch, int count, const void* packed, int64_t first,
                                        int64_t end, const Store& store) {
   constexpr bool IN_PLACE = std::is_same<Format, W>::value;
   constexpr int64_t PADDED = Rows<W>::padded(K), BYTES = Format::offset(PADDED);
   constexpr int GROUP = std::lcm(PANELS, STRIPES), TILE = BLOCK_TOKENS * PANELS * TOTALS<W> * PANEL_ROWS;
-  constexpr int64_t NEAR = NEAR_BYTES / (GROUP * BYTES) * GROUP;
   const int num_tiles = static_cast<int>(ceil_div(count, TOKENS));
-  for (; first < end; first += NEAR) {
-    const int64_t past = first + NEAR < end ? first + NEAR : end;
+  const int64_t near = (num_tiles > FEW_TILES ? NEAR_BYTES : NEAR_BYTES_OF_FEW) / (GROUP * BYTES) * GROUP;
+  // The tiles share the work of asking for the next block; where weights are unpacked, an offset is of their larger form.
+  int shift = 0;
+  while (1 << shift < num_tiles) ++shift;
+  int larger = 0;
+  while (W::panel_bytes(K) << (larger + 1) <= BYTES) ++larger;
+  for (; first < end; first += near) {
+    const int64_t past = first + near < end ? first + near : end;
     if constexpr (!IN_PLACE)
       for (int64_t p = first; p < past; ++p)
         unpack<W>(static_cast<const uint8_t*>(packed) + p * W::panel_bytes(K), PADDED, scratch.run + (p - first) * BYTES);
@@ -226,11 +244,13 @@ PAGEDC_INLINE void rows_by_near_panels(LinearScratch& scratch, int count, const 
       const int begin = count * i / num_tiles, rows = count * (i + 1) / num_tiles - begin;
       const auto* x = reinterpret_cast<const typename W::X* const*>(scratch.x) + begin;
       for (int64_t group = first; group < past; group += GROUP) {
-        const PanelPointers<GROUP> panels(packed, W::panel_bytes(K), group, end);
+        PanelPointers<GROUP> panels(packed, W::panel_bytes(K), group, end);
+        panels.look_ahead(near * W::panel_bytes(K), W::panel_bytes(K), i, shift);
         const PanelPointers<GROUP> unpacked(scratch.run, BYTES, group - first, past - first);
         for (int p = 0; p < GROUP; p += PANELS)
-          tile_of<Format, TOKENS, PANELS, AHEAD>(rows, (IN_PLACE ? panels : unpacked).of + p, x, PADDED,
-                                          scratch.group_sums + begin, false, scratch.totals + p / PANELS * TILE);
+          tile_of<Format, TOKENS, PANELS>(rows, (IN_PLACE ? panels : unpacked).of + p, x, PADDED,
+                                          scratch.group_sums + begin, false, Ahead{panels.ahead + p, shift + larger},
+                                          scratch.totals + p / PANELS * TILE);
         finish<W, N, K, PANELS, STRIPES, GROUP>(
             panels.of, group, rows, scratch.totals,
             [&](int64_t row, int n, const float* acc, int valid)
@@ -249,19 +269,18 @@ PAGEDC_INLINE void rows_by_tiles(LinearScratch& scratch, int count, const void* 
   constexpr int64_t PADDED = Rows<W>::padded(K);
   static_assert(GROUP * TOTALS<W> <= MAX_TOTALS, "room for a group of tiles");
   const bool one_tile = IN_PLACE && count <= TOKENS;
-  if constexpr (Format::offset(PADDED) * PANELS <= RUN_BYTES) {
+  if constexpr (Format::offset(PADDED) * GROUP <= NEAR_BYTES_OF_FEW) {
     if (!one_tile)
-      return rows_by_near_panels<W, Format, N, K, TOKENS, PANELS, STRIPES, AHEAD>(scratch, count, packed, first, end,
-                                                                                   store);
+      return rows_by_near_panels<W, Format, N, K, TOKENS, PANELS, STRIPES>(scratch, count, packed, first, end, store);
   }
   for (; first < end; first += GROUP) {
-    const PanelPointers<GROUP> panels(packed, W::panel_bytes(K), first, end);
+    PanelPointers<GROUP> panels(packed, W::panel_bytes(K), first, end);
+    panels.look_ahead(AHEAD);
     for (int p = 0; p < GROUP; p += PANELS) {
       float* totals = scratch.totals + p / PANELS * TILE;
       if (one_tile)
-        tile_of<W, TOKENS, PANELS, AHEAD>(count, panels.of + p,
-                                          reinterpret_cast<const typename W::X* const*>(scratch.x), PADDED,
-                                          scratch.group_sums, false, totals);
+        tile_of<W, TOKENS, PANELS>(count, panels.of + p, reinterpret_cast<const typename W::X* const*>(scratch.x), PADDED,
+                                   scratch.group_sums, false, Ahead{panels.ahead + p, 0}, totals);
       else
         tiles<W, Format, TOKENS, PANELS, AHEAD>(scratch, count, panels.of + p, PADDED, totals);
     }

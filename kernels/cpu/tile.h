@@ -21,11 +21,17 @@ PAGEDC_INLINE void unroll(const F& f) {
   unroll_sequence(f, std::make_integer_sequence<int, N>{});
 }
 
-// Several rows of x take so long over a line that the hardware's prefetcher falls asleep; one row keeps it awake, and is
-// slowed by more instructions (24 against 21 GB/s).
-template <int TOKENS, int AHEAD>
-PAGEDC_INLINE void prefetch(const uint8_t* p) {
-  if (TOKENS > 2 && AHEAD > 0) __builtin_prefetch(p + AHEAD);
+// Weights to ask for on the way: byte b of panel p brings the line of `of[p] + (b >> shift)`. Several rows of x take so long
+// over a line that the hardware's prefetcher falls asleep; one row keeps it awake, and is slowed by more instructions (24
+// against 21 GB/s). Into the second level: what is asked for far ahead would not stay in the first.
+struct Ahead {
+  const uint8_t* const* of;
+  int shift;
+};
+
+template <int TOKENS>
+PAGEDC_INLINE void prefetch(const Ahead& ahead, int panel, int64_t offset) {
+  if (TOKENS > 2) __builtin_prefetch(ahead.of[panel] + (offset >> ahead.shift), 0, 2);
 }
 
 // Adds the products of one load at `offset` of each panel with x at `k`: weight j goes to chain (FIRST + j) % CHAINS.
@@ -50,15 +56,16 @@ PAGEDC_INLINE void step(Vec16 (&sums)[CHAINS][TOKENS][PANELS], const uint8_t* co
 }
 
 // totals += scale · (the group's products) + minimum · (the group's x)
-template <class Format, int AHEAD, int TOKENS, int PANELS>
+template <class Format, int TOKENS, int PANELS>
 PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t group,
-                             const typename Format::X* const (&x)[TOKENS], const float* const* group_sums) {
+                             const typename Format::X* const (&x)[TOKENS], const float* const* group_sums,
+                             const Ahead& ahead) {
   constexpr int LOADS = Format::WEIGHTS % 2 ? 2 : 1;  // until both chains have had as many weights
   const int64_t start = group * Format::GROUP_BYTES, k = group * Format::GROUP;
 #pragma GCC unroll 8
   for (int p = 0; p < PANELS; ++p)
 #pragma GCC unroll 32
-    for (int line = 0; line < Format::GROUP_BYTES; line += 64) prefetch<TOKENS, AHEAD>(panels[p] + start + line);
+    for (int line = 0; line < Format::GROUP_BYTES; line += 64) prefetch<TOKENS>(ahead, p, start + line);
   Vec16 sums[2][TOKENS][PANELS];
 #pragma GCC unroll 8
   for (int t = 0; t < TOKENS; ++t)
@@ -90,9 +97,9 @@ PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* con
 template <class Format>
 constexpr int TOTALS = Format::GROUP ? 1 : Format::CHAINS;
 
-template <class Format, int TOKENS, int PANELS, int AHEAD>
+template <class Format, int TOKENS, int PANELS>
 __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typename Format::X* const* x_in, int64_t K,
-                                    const float* const* group_sums, bool resume, float* out) {
+                                    const float* const* group_sums, bool resume, Ahead ahead, float* out) {
   const uint8_t* panels[PANELS];
   const typename Format::X* x[TOKENS];
   for (int p = 0; p < PANELS; ++p) panels[p] = panels_in[p];
@@ -113,14 +120,14 @@ __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typen
   });
   if constexpr (Format::GROUP) {
     for (int64_t group = 0; group < K / Format::GROUP; ++group)
-      add_group<Format, AHEAD>(totals[0], panels, group, x, group_sums);
+      add_group<Format>(totals[0], panels, group, x, group_sums, ahead);
   } else {
     constexpr int LOADS = Format::CHAINS;
     const int64_t num_steps = K / Format::STEP_K;
     int64_t i = 0;
     for (; i + LOADS <= num_steps; i += LOADS) {
 #pragma GCC unroll 8
-      for (int p = 0; p < PANELS; ++p) prefetch<TOKENS, AHEAD>(panels[p] + i * Format::STEP_BYTES);
+      for (int p = 0; p < PANELS; ++p) prefetch<TOKENS>(ahead, p, i * Format::STEP_BYTES);
       unroll<LOADS>([&](auto j) __attribute__((always_inline)) {
         step<Format, decltype(j)::value>(totals, panels, (i + j) * Format::STEP_BYTES, x, (i + j) * Format::STEP_K);
       });
@@ -131,14 +138,14 @@ __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typen
 }
 
 // tile<…> for a number of tokens known only at run time.
-template <class Format, int MAX_TOKENS, int PANELS, int AHEAD>
+template <class Format, int MAX_TOKENS, int PANELS>
 PAGEDC_INLINE void tile_of(int tokens, const uint8_t* const* panels, const typename Format::X* const* x, int64_t K,
-                           const float* const* group_sums, bool resume, float* totals) {
+                           const float* const* group_sums, bool resume, Ahead ahead, float* totals) {
   if constexpr (MAX_TOKENS > 1) {
     if (tokens < MAX_TOKENS)
-      return tile_of<Format, MAX_TOKENS - 1, PANELS, AHEAD>(tokens, panels, x, K, group_sums, resume, totals);
+      return tile_of<Format, MAX_TOKENS - 1, PANELS>(tokens, panels, x, K, group_sums, resume, ahead, totals);
   }
-  tile<Format, MAX_TOKENS, PANELS, AHEAD>(panels, x, K, group_sums, resume, totals);
+  tile<Format, MAX_TOKENS, PANELS>(panels, x, K, group_sums, resume, ahead, totals);
 }
 
 // K k's of a panel, rewritten as Format::Unpacked.
