@@ -50,6 +50,9 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
         command = (sys.executable, str(Path(__file__).parents[1] / "runtime" / "mock_engine.py"))
         engine = AsyncEngine("well", command=command)
         model.vocab_size = 40
+    if settings.get("random_engine"):
+        command = (sys.executable, str(Path(__file__).parents[1] / "runtime" / "random_engine.py"))
+        engine = AsyncEngine(directory, command=command)
     try:
         return run_server(
             lambda: [HostedModel(model, lambda: engine, options.limits, engine=engine)], options

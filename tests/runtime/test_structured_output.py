@@ -16,7 +16,15 @@ from tests.runtime.schemas import schemas
 
 from pagedc.runtime.config import EngineConfig
 from pagedc.runtime.engine import Engine
-from pagedc.runtime.grammars import choice, grammar, json_object, json_schema, regex
+from pagedc.runtime.grammars import (
+    choice,
+    grammar,
+    json_object,
+    json_schema,
+    make_grammar,
+    reasoning_rules,
+    regex,
+)
 from pagedc.runtime.messages import AddRequest, TokenEvent
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.structured_output import GrammarCompiler
@@ -105,6 +113,24 @@ def test_forms_of_grammars(
     (events,) = run(make_engine(), request("r", text, max_tokens=100)).values()
     assert events[-1].finish_reason == "stop"
     assert is_right(text_of(events))
+
+
+@pytest.mark.parametrize("end", ['"</think>"', f"<[{EOS - 1}]>"])
+def test_reasoning_may_come_before_the_answer(make_engine: Callable[..., Engine], end: str) -> None:
+    text: dict[bool, list[str]] = {False: [], True: []}
+    for is_open in (False, True):
+        rules = reasoning_rules('"<think>"', end, is_open=is_open)
+        made = make_grammar("choice", '["yes"]', rules)
+        for seed in range(6):
+            bias = {EOS - 1: 5.0, ord("<"): 8.0}
+            each = request("r", made, seed=seed, max_tokens=400, logit_bias=bias)
+            (events,) = run(make_engine(), each).values()
+            if events[-1].finish_reason == "stop":
+                text[is_open].append(text_of(events))
+                assert text_of(events).endswith("yes")
+    assert text[False]
+    assert text[True]
+    assert all(each == "yes" or each.startswith("<think>") for each in text[False])
 
 
 def test_forced_tokens_take_no_step(make_engine: Callable[..., Engine]) -> None:
