@@ -5,7 +5,7 @@ per sampled row), or `const` (the same for all). No shape holds the token axis: 
 only on values at token t, except through an anchor. Two kinds of op:
 
 - anchors, worth a kernel of their own: `embedding`, `linear`, `grouped_linear`, `attention`, and those that
-  carry state from token to token, `causal_conv` and `linear_recurrence`;
+  carry state from token to token, `causal_conv`, `linear_recurrence` and `running_max`;
 - row ops: pointwise, reductions, and index maps, which fuse without rules.
 """
 
@@ -29,7 +29,7 @@ REDUCE = frozenset(["sum", "max", "min", "cumsum"])
 INDEX = frozenset(["reshape", "permute", "slice", "cat", "expand", "iota"])
 SELECT = frozenset(["gather", "topk_index"])
 ROW_OPS = POINTWISE | REDUCE | INDEX | SELECT
-STATEFUL = frozenset(["causal_conv", "linear_recurrence"])
+STATEFUL = frozenset(["causal_conv", "linear_recurrence", "running_max"])
 ANCHORS = frozenset(["embedding", "linear", "grouped_linear", "attention"]) | STATEFUL
 LEAVES = frozenset(["input", "scalar", "constant", "parameter"])
 # `select_rows` moves a value from the token domain to the row domain.
@@ -215,6 +215,8 @@ def _verify_shape(node: Node) -> None:
             ok = node.shape[-1] == shapes[1][0] and shapes[0][-1] == shapes[1][1]
         case "causal_conv":
             ok = node.shape == shapes[0] == shapes[1][1:]
+        case "running_max":
+            ok = shapes == [node.shape, node.shape]
         case "linear_recurrence":
             ok = _is_recurrence(node, shapes)
         case "grouped_linear":

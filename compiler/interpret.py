@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pagedc.compiler.graph import Graph, Node
 from pagedc.kernels.reference.causal_conv import causal_conv
 from pagedc.kernels.reference.linear_recurrence import linear_recurrence
+from pagedc.kernels.reference.running_max import running_max
 
 Array = NDArray[Any]
 NUMPY_TYPES: dict[str, Any] = {
@@ -176,6 +177,9 @@ class _Interpreter:
             case "causal_conv":
                 x, weight = args[0], args[1][0]
                 return causal_conv(x, weight, np.zeros((len(weight) - 1, x.shape[1])))[0]
+            case "running_max":
+                fade, x = (np.broadcast_to(arg, (self.tokens, *node.shape)) for arg in args)
+                return running_max(fade, x, np.full(node.shape, attrs["initial"]))
             case "linear_recurrence":
                 return self._recurrence(args, attrs["has_rate"], attrs["is_delta"])
         raise NotImplementedError(node.op)

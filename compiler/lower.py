@@ -246,6 +246,9 @@ class _Lowering:
                 taps, channels = node.inputs[1].shape
                 call.constants = {"channels": channels, "taps": taps}
                 self._take_inputs(call, node)
+            case "running_max":
+                call.constants = {"channels": node.size, "initial": node.attrs["initial"]}
+                self._take_inputs(call, node)
             case "linear_recurrence":
                 (key_heads, key_dim), (heads, value_dim) = node.inputs[0].shape, node.shape
                 decays = node.inputs[3].shape[1:]

@@ -60,6 +60,7 @@ class Call:
         "attention",
         "causal_conv",
         "linear_recurrence",
+        "running_max",
         "rows",
         "select_rows",
     ]

@@ -38,6 +38,22 @@ def _(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, rate: Any, beta: Any) -> T
     return torch.empty_like(v)
 
 
+@torch.library.custom_op("pagedc::running_max", mutates_args=())
+def running_max(fade: Tensor, x: Tensor, initial: float) -> Tensor:
+    """m = max(m + fade, x), token by token: fade [1, T or 1, C], x [1, T, C] → [1, T, C]."""
+    raise RuntimeError("traced only")
+
+
+@running_max.register_fake
+def _(fade: Tensor, x: Tensor, initial: float) -> Tensor:
+    return torch.empty_like(x)
+
+
+def delayed(x: Tensor) -> Tensor:
+    """[1, T, C]: what the token before had, 0 at first."""
+    return functional.pad(x, (0, 0, 1, -1))
+
+
 def selective_scan(
     u: Tensor,  # [1, D, T]
     delta: Tensor,  # [1, D, T]
@@ -118,6 +134,64 @@ def gated_delta_rule(
     return torch.ops.pagedc.linear_recurrence(query, key, value, decay, None, beta), None
 
 
+def weighted_average(
+    time_decay: Tensor,  # [D]
+    time_first: Tensor,  # [D]
+    key: Tensor,  # [1, T, D]
+    value: Tensor,  # [1, T, D]
+    state: Any = None,
+    return_state: bool = False,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Values weighted by e^key, each token before fading by e^-e^time_decay, the newest by e^time_first."""
+    if state is not None:
+        raise UnsupportedError("rwkv_linear_attention: a state that the model itself provides")
+    fade = -torch.exp(time_decay)
+    largest = torch.ops.pagedc.running_max(fade[None, None], key, -1e38)
+    before = delayed(largest)
+    decay = torch.exp(torch.clamp(fade + before - largest, max=0))  # both sums are relative to e^largest
+    weight = torch.exp(key - largest)
+    one = key.new_ones(1, 1, 1, 1)
+    update, decay = torch.cat([weight * value, weight], -1), torch.cat([decay, decay], -1)
+    sums = torch.ops.pagedc.linear_recurrence(
+        one, one, update.unsqueeze(2), decay[:, :, None, None], None, None
+    )
+    total, count = delayed(sums.squeeze(2)).chunk(2, -1)
+    before = torch.where(count > 0, before, -1e38)
+    newest = key + time_first
+    largest = torch.maximum(before, newest)
+    old, new = torch.exp(before - largest), torch.exp(newest - largest)
+    return (old * total + new * value) / (old * count + new), None
+
+
+def matrix_memory(
+    self: Any,
+    query: Tensor,  # [1, H, T, K]
+    key: Tensor,  # [1, H, T, K]
+    value: Tensor,  # [1, H, T, V]
+    igate: Tensor,  # [1, H, T]: log of the update's weight
+    fgate: Tensor,  # [1, H, T]: the decay is its sigmoid
+    c_initial: Any = None,
+    n_initial: Any = None,
+    m_initial: Any = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """An mLSTM: out = Cᵀq / max(|nᵀq|, 1) with C = f C + i k vᵀ and n = f n + i k, all relative to e^m."""
+    if c_initial is not None:
+        raise UnsupportedError(f"{type(self).__name__}: a state that the model itself provides")
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    gain, fade = igate.transpose(1, 2), functional.logsigmoid(fgate).transpose(1, 2)
+    largest = torch.ops.pagedc.running_max(fade, gain, 0.0)
+    decay = torch.exp(torch.clamp(fade + delayed(largest) - largest, max=0))
+    weight = torch.exp(gain - largest).unsqueeze(3)
+    update = torch.cat([v * weight, weight], -1)
+    q = q * query.shape[-1] ** -0.5
+    sums = torch.ops.pagedc.linear_recurrence(q, k, update, decay[..., None, None], None, None)
+    total, count = sums[..., :-1], sums[..., -1:]
+    out = total / (torch.maximum(count.abs(), torch.exp(-largest).unsqueeze(3)) + self.config.eps)
+    return out.transpose(1, 2), None
+
+
 def gated_sum(
     self: Any,
     hidden_states: Tensor,  # [1, T, D]
@@ -139,8 +213,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "mamba_chunk_scan_combined": chunk_scan,
     "chunk_gated_delta_rule": gated_delta_rule,
     "chunk_kda": gated_delta_rule,
+    "rwkv_linear_attention": weighted_average,
 }
-METHODS: dict[str, Callable[..., Any]] = {"_rnn_scan": gated_sum}
+METHODS: tuple[tuple[str, Callable[..., Any]], ...] = (("_rnn_scan", gated_sum), ("forward", matrix_memory))
 
 
 @contextlib.contextmanager
@@ -153,9 +228,9 @@ def installed(model: torch.nn.Module) -> Iterator[None]:
             if _interface(function) in FUNCTIONS:
                 replaced.append((file, name, _without_state(FUNCTIONS[_interface(function)])))
     for cls in classes:
-        for name in METHODS.keys() & vars(cls).keys():
-            if _takes_the_same(vars(cls)[name], METHODS[name]):
-                replaced.append((cls, name, METHODS[name]))
+        for name, seam in METHODS:
+            if name in vars(cls) and _takes_the_same(vars(cls)[name], seam):
+                replaced.append((cls, name, seam))
     with contextlib.ExitStack() as stack:
         for owner, name, function in replaced:
             stack.callback(setattr, owner, name, getattr(owner, name))
@@ -164,10 +239,10 @@ def installed(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _interface(function: Any) -> str:
-    """The name that a kernel library has for a function declared with a fallback; empty for any other."""
+    """The name that a kernel library has for a function declared with a fallback, else its own."""
     if not inspect.isfunction(function):
         return ""
-    return str(inspect.getclosurevars(function).nonlocals.get("func_name", ""))
+    return str(inspect.getclosurevars(function).nonlocals.get("func_name", function.__name__))
 
 
 def _takes_the_same(method: Any, seam: Callable[..., Any]) -> bool:

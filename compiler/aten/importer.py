@@ -186,6 +186,8 @@ class Importer:
             axis = next((axis for axis, size in enumerate(shape) if size < 0), None)
             if axis is None:
                 raise self.unsupported(f"a view that hides the token axis, {value.shape} to {shape}")
+            if np.prod(without_tokens(shape)) != np.prod(without_tokens(value.shape)):
+                raise self.unsupported(f"a view of more or fewer tokens, {value.shape} to {shape}")
             if np.prod(value.shape[: value.token_axis]) != np.prod(shape[:axis]):
                 raise self.unsupported(f"a view that mixes tokens, {value.shape} to {shape}")
         return Value(self.reshape_node(value.node, without_tokens(shape)), shape)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch.fx import Node as FxNode
 
 from pagedc.compiler.aten.importer import TOKENS, Importer, Value, op
@@ -72,6 +73,32 @@ def _keeps_first_tokens(node: FxNode | None) -> bool:
         and str(user.meta["val"].shape[2]) == str(node.all_input_nodes[0].meta["val"].shape[2])
         for user in node.users
     )
+
+
+@op("aten.pad", "aten.constant_pad_nd")
+def pad(importer: Importer, x: Value, pads: Sequence[int], *mode_and_value: Any) -> Value:
+    """The value of n tokens before, 0 at first: n zeros in front of the tokens, and the last n cut off."""
+    (before, after), *others = sorted(zip(pads[::2], pads[1::2], strict=True), reverse=True)
+    axis = len(x.shape) - 1 - list(pads[::2]).index(before)
+    values = [value for value in mode_and_value if value not in ("constant", None)]
+    if axis != x.token_axis or after != -before or any(map(any, others)) or any(values):
+        raise importer.unsupported("padding other than a delay by some tokens")
+    weight = torch.zeros(before + 1, x.node.size)
+    weight[0] = 1
+    inputs = (importer.reshape_node(x.node, (x.node.size,)), importer.constant(weight).node)
+    node = importer.add("causal_conv", inputs, (x.node.size,), layer=importer.next_state())
+    return Value(importer.reshape_node(node, x.node.shape), x.shape)
+
+
+@op("pagedc.running_max")
+def running_max(importer: Importer, fade: Value, x: Value, initial: float) -> Value:
+    """fade [1, T or 1, C], x [1, T, C]."""
+    if x.token_axis != 1 or fade.token_axis not in (None, 1):
+        raise importer.unsupported("a maximum along another axis than the tokens")
+    shape = (x.shape[2],)
+    inputs = [importer.reshape_node(value.node, shape) for value in (fade, x)]
+    node = importer.add("running_max", inputs, shape, "float32", initial=initial, layer=importer.next_state())
+    return Value(importer.reshape_node(node, (1, *shape)), x.shape)
 
 
 @op("pagedc.linear_recurrence")

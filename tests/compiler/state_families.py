@@ -68,4 +68,31 @@ STATE_CONFIGS: dict[str, dict[str, Any]] = {
         **_LINEAR_ATTENTION,
         "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
     },
+    # the gated delta rule, a decay an element of a key; experts
+    "kimi_linear": {
+        **_COMMON,
+        "num_key_value_heads": 4,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    },
+    # gated linear units, and weights by block of a token's value
+    "recurrent_gemma": {**_COMMON, "lru_width": 64, "head_dim": 16, "attention_window_size": 8},
+    # averages weighted by exponentials, and delays of one token
+    "rwkv": {
+        "hidden_size": 64,
+        "attention_hidden_size": 64,
+        "num_hidden_layers": 3,
+        "vocab_size": VOCAB_SIZE,
+        "context_length": 256,
+    },
+    # matrix memories, relative to a running maximum
+    "xlstm": {
+        "hidden_size": 64,
+        "num_blocks": 3,
+        "num_heads": 4,
+        "vocab_size": VOCAB_SIZE,
+        "embedding_dim": 64,
+    },
 }
+
+# Compiled and run; of the others the traced graph is interpreted, which takes no C++ compiler's time.
+COMPILED = ("lfm2", "falcon_h1", "mamba2", "jamba", "qwen3_5_text")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tests.compiler.families import VOCAB_SIZE, make_config, make_model
+from tests.compiler.state_families import STATE_CONFIGS
 
 from pagedc.compiler.graph import Graph
 from pagedc.compiler.interpret import run
@@ -17,9 +18,7 @@ def interpreted(graph: Graph, model: torch.nn.Module) -> np.ndarray:
     return run(graph, state.__getitem__, TOKEN_IDS)
 
 
-@pytest.mark.parametrize(
-    "name", ["llama", "gemma2", "gpt2", "gpt_oss", "cohere", "lfm2", "mamba2", "jamba", "qwen3_5_text"]
-)
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "gpt_oss", "cohere", *STATE_CONFIGS])
 def test_means_what_the_module_computes(name: str) -> None:
     graph, model = trace(make_config(name)), make_model(name)
     with torch.inference_mode():

@@ -24,6 +24,7 @@ RESERVED = {
     "attention",
     "causal_conv",
     "linear_recurrence",
+    "running_max",
     "grouped_linear",
     "select_rows",
     "sample",
@@ -246,6 +247,15 @@ class _Emitter:
         return [
             f"causal_conv<{c['channels']}, {c['taps']}>(s.worker, s.batch, {x}, {stride}, {weight},",
             f"    s.model.state[{text['state']}].data(), {out}, {call.outputs[0].width});",
+        ]
+
+    def _running_max(self, call: Call, text: dict[str, str]) -> list[str]:
+        c = call.constants
+        inputs = ", ".join(f"{pointer}, {stride}" for pointer, stride in self._inputs(call, text))
+        out = f"{self._output(call, 0, text)}, {call.outputs[0].width}"
+        return [
+            f"running_max<{c['channels']}>(s.worker, s.batch, {inputs}, {_float(c['initial'])},",
+            f"    s.model.state[{text['state']}].data(), {out});",
         ]
 
     def _linear_recurrence(self, call: Call, text: dict[str, str]) -> list[str]:

@@ -13,10 +13,12 @@ def state_calls(program: Program) -> list[Call]:
 
 
 def state_bytes(call: Call) -> int:
-    """Bytes of one sequence's state, as causal_conv.h and linear_recurrence.h lay it out."""
+    """Bytes of one sequence's state, as the kernels lay it out."""
     c = call.constants
     if call.kind == "causal_conv":
         return 4 * _whole_vectors((c["taps"] - 1) * c["channels"])
+    if call.kind == "running_max":
+        return 4 * _whole_vectors(c["channels"])
     return int(4 * c["heads"] * c["key_dim"] * _whole_vectors(c["value_dim"]))
 
 

@@ -56,7 +56,7 @@ class CpuTarget:
         return sum(kv_block_bytes(call, _kv_type(facts)) for call in calls)
 
     def state_bytes(self, program: Program) -> int:
-        """As causal_conv.h and linear_recurrence.h lay it out."""
+        """As the kernels lay it out."""
         return sum(map(state_bytes, state_calls(program)))
 
     def describe(self) -> manifest.Target:
