@@ -100,7 +100,7 @@ def find_sequence(tile, query_start_loc, num_seqs, BLOCK_Q: tl.constexpr, BLOCK_
     return tl.sum(before.to(tl.int32), 0) - 1
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_seqs"])
 def attention_prefill_kernel(
     q, k_cache, v_cache, block_tables, context_lens, query_start_loc, sinks, slopes, out, num_seqs,
     Q_STRIDE: tl.constexpr, OUT_STRIDE: tl.constexpr, TABLE_STRIDE: tl.constexpr,

@@ -125,7 +125,7 @@ def launch_grouped_linear(
     return [sort, product]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "max_tiles"])
 def sort_rows_kernel(
     expert_ids, scratch, num_rows, max_tiles,
     TOP_K: tl.constexpr, IDS_STRIDE: tl.constexpr, EXPERTS: tl.constexpr, BLOCK_T: tl.constexpr,
@@ -163,7 +163,7 @@ def sort_rows_kernel(
         tl.store(scratch + place // BLOCK_T, expert, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["max_tiles"])
 def grouped_linear_kernel(
     x, codes, scales, minimums, scratch, out, max_tiles,
     X_STRIDE: tl.constexpr, ROWS_PER_X: tl.constexpr, OUT_STRIDE: tl.constexpr,

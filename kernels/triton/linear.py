@@ -71,7 +71,8 @@ def defaults(spec: LinearSpec, bucket: int) -> KernelConfig:
         return config(4 if tokens <= 128 else 8, 3, BLOCK_N=64, BLOCK_T=tokens, BLOCK_K=block_k, SLICED=1)
     if spec.num_slices == 1 and block_k == 64:
         return config(8, 3, BLOCK_N=128, BLOCK_T=256, BLOCK_K=64, SLICED=0)
-    return config(8, 3, BLOCK_N=128, BLOCK_T=128, BLOCK_K=block_k, SLICED=0)
+    is_grouped = parse_format(spec.weight_format).group_size > 0  # scaling wants registers
+    return config(8, 3, BLOCK_N=128, BLOCK_T=64 if is_grouped else 128, BLOCK_K=block_k, SLICED=0)
 
 
 def candidates(spec: LinearSpec, bucket: int) -> list[KernelConfig]:
@@ -168,7 +169,7 @@ def place_tile(tile, num_tokens, N: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_T
     return first + tile % per_band % height, tile % per_band // height
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def linear_kernel(
     x, codes, scales, minimums, out, partial, counters, e0, e1, e2, e3, e4, e5, num_tokens,
     X_STRIDE: tl.constexpr, OUT_STRIDE: tl.constexpr, N: tl.constexpr, K: tl.constexpr,

@@ -112,6 +112,19 @@ def test_fp8_and_bfloat16() -> None:  # which the interpreter cannot multiply
         np.testing.assert_allclose(out.cpu().numpy(), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["bf16", "int8_g32", "int4_g32_min"])
+def test_the_same_bits_in_every_bucket(name: str) -> None:
+    """That the tensor cores add alike whatever the width of a tile is nowhere promised."""
+    spec = LinearSpec(n=192, k=1024, weight_format=name, split_k=4)
+    weight, _ = random_weight(name, (192, 1024))
+    x = random_x(400, 1024, torch.bfloat16)
+    together = run(spec, linear.defaults(spec, 400), x, weight, counters())
+    for num_tokens in (1, 20, 100, 200):
+        alone = run(spec, linear.defaults(spec, num_tokens), x[:num_tokens], weight, counters())
+        assert torch.equal(alone, together[:num_tokens]), num_tokens
+
+
 def test_the_same_bits_in_any_batch_and_tile() -> None:
     spec = LinearSpec(n=40, k=520, weight_format="f32", split_k=4)
     weight, _ = random_weight("f32", (40, 520))
