@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from multiprocessing import get_context
+from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 
 from pagedc.kernels.triton import (
     attention_decode,
@@ -31,6 +34,7 @@ from pagedc.kernels.triton.weights import WeightTensors, parse_format
 
 CHIPS = (80, 90, 100)
 HIDDEN = 4096
+HIDDEN_WIDTH = tl.constexpr(HIDDEN)
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -103,12 +107,21 @@ def attention(
     ]  # fmt: skip
 
 
-def dense(name: str, num_tokens: int) -> list[Launch]:
+@triton.jit
+def relu(acc, rows, columns, mask, out, e0, e1, e2, e3, e4, e5):
+    """An epilogue."""
+    places = rows[:, None] * HIDDEN_WIDTH + columns[None, :]
+    tl.store(out + places, tl.maximum(acc, 0.0).to(out.dtype.element_ty), mask=mask)
+
+
+def dense(name: str, num_tokens: int, epilogue: Any = None) -> list[Launch]:
     spec = linear.LinearSpec(n=HIDDEN, k=HIDDEN, weight_format=name)
     act = torch.float32 if name == "f32" else torch.bfloat16
     x, out = meta(num_tokens, HIDDEN, dtype=act), meta(num_tokens, HIDDEN, dtype=act)
     config = linear.defaults(spec, num_tokens)
-    return linear.launch_linear(spec, config, x, weight(name, HIDDEN, HIDDEN), out, floats(9), ints(9))
+    return linear.launch_linear(
+        spec, config, x, weight(name, HIDDEN, HIDDEN), out, floats(9), ints(9), epilogue=epilogue
+    )
 
 
 def others() -> list[Launch]:
@@ -161,6 +174,9 @@ def cases() -> Iterator[tuple[str, int, Launch]]:
         ("int8_g32", 1024), ("int4_g32_min", 1), ("int4_g32_min", 1024),
     ):  # fmt: skip
         yield f"{name}, {tokens} tokens linear_kernel", 90, dense(name, tokens)[0]
+    yield from (
+        (f"bf16, epilogue, {n} tokens linear_kernel", 90, dense("bf16", n, relu)[0]) for n in (1, 1024)
+    )
 
 
 def compile_case(index: int) -> str:
