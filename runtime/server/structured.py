@@ -15,8 +15,13 @@ from pagedc.runtime.server.protocol import (
 )
 from pagedc.runtime.server.reading import Reading
 from pagedc.runtime.server.refusals import invalid
-from pagedc.runtime.server.tools import required
-from pagedc.runtime.tool_parsers.formats import REASONING_FORMATS, calls_grammar, with_control_tokens
+from pagedc.runtime.server.tools import offered, required
+from pagedc.runtime.tool_parsers.formats import (
+    REASONING_FORMATS,
+    calls_grammar,
+    optional_calls_grammar,
+    with_control_tokens,
+)
 
 MAX_CHOICES = 1024
 FORMATS = ("text", "json_object", "json_schema")
@@ -47,6 +52,9 @@ def chat_grammar_source(
         if request.ignore_eos:
             raise invalid("ignore_eos", "tool_choice says where the answer ends")
         source = _calls(request, reading, functions)
+    strict = [function for function in offered(request) if function.strict]
+    if source is None and strict and not request.ignore_eos:
+        source = _optional_calls(request, reading)
     if source is None or not reading.reasoning:
         return source
     assert reading.tokenizer is not None
@@ -56,9 +64,22 @@ def chat_grammar_source(
     return source._replace(before=reasoning_rules(begin, end, is_open=is_open))
 
 
-def _calls(request: ChatCompletionRequest, reading: Reading, functions: list[Function]) -> GrammarSource:
+def _optional_calls(request: ChatCompletionRequest, reading: Reading) -> GrammarSource | None:
+    """Where some tools are strict and none must be called: a call of one of those follows its schema."""
     assert reading.tokenizer is not None
     assert reading.tools is not None
+    functions = offered(request)
+    _check_schemas(request, [function for function in functions if function.strict])
+    text = optional_calls_grammar(
+        reading.tools,
+        [(f.name, (f.parameters if f.strict else {})) for f in functions],
+        reading.tokenizer.special_tokens,
+        is_single=reading.is_single_call,
+    )
+    return GrammarSource("tools", "lark", text) if text else None
+
+
+def _check_schemas(request: ChatCompletionRequest, functions: list[Function]) -> None:
     names = [tool.function.name for tool in request.tools or () if tool.function is not None]
     for function in functions:
         try:
@@ -68,6 +89,12 @@ def _calls(request: ChatCompletionRequest, reading: Reading, functions: list[Fun
             raise RequestError(
                 f"Invalid value for '{where}': {error}.", param=where, code="invalid_grammar"
             ) from None
+
+
+def _calls(request: ChatCompletionRequest, reading: Reading, functions: list[Function]) -> GrammarSource:
+    assert reading.tokenizer is not None
+    assert reading.tools is not None
+    _check_schemas(request, functions)
     text = calls_grammar(
         reading.tools,
         [(function.name, function.parameters) for function in functions],

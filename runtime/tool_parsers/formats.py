@@ -1,5 +1,6 @@
 """Every format by name: how its calls are read, and how they are written where a call is required."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -163,17 +164,61 @@ def calls_grammar(
     is_single: bool,
 ) -> str:
     """A Lark grammar of one call or more; ValueError names a keyword of a schema that is not supported."""
+    return _lark(form, functions, control_tokens, is_single=is_single, trigger="")
+
+
+def optional_calls_grammar(
+    form: ToolFormat,
+    functions: Sequence[tuple[str, Mapping[str, Any] | None]],  # None = arguments of any form
+    control_tokens: Mapping[str, int],
+    *,
+    is_single: bool,
+) -> str:
+    """A Lark grammar of any text, in which what begins a call must go on as one; "" where that cannot be
+    told.
+    """
+    first = form.opening or form.begin.partition("NAME")[0]
+    if form.is_single:
+        return ""  # harmony: channels come before calls
+    trigger = next((marker for marker in form.markers if first.startswith(marker)), "{")
+    calls = _lark(form, functions, control_tokens, is_single=is_single, trigger=trigger)
+    if trigger == "{":
+        return f"start: TEXT | calls_only\nTEXT: /([^{{\\s](.|\\n)*)?/\n{calls}"
+    if trigger in control_tokens:
+        return f"start: TEXT (<[{control_tokens[trigger]}]> calls_only)?\nTEXT: /(.|\\n)*/\n{calls}"
+    words = re.escape(trigger).replace("/", "\\/")
+    return (
+        f"start: TEXT | before calls_only\nTEXT: /(.|\\n)*/ & ~/(.|\\n)*{words}(.|\\n)*/\n"
+        f"before[lazy]: /(.|\\n)*{words}/\n{calls}"
+    )
+
+
+def _lark(
+    form: ToolFormat,
+    functions: Sequence[tuple[str, Mapping[str, Any] | None]],
+    control_tokens: Mapping[str, int],
+    *,
+    is_single: bool,
+    trigger: str,  # where it stands already: then the first call is without it, and `start` is the caller's
+) -> str:
 
     def text(value: str) -> str:
         return with_control_tokens(value, control_tokens)
 
-    rules = [f"calls: {' | '.join(f'call_{i}' for i in range(len(functions)))}"]
+    cut = trigger if trigger != "{" else ""
+    rules = [
+        f"first: {' | '.join(f'first_{i}' for i in range(len(functions)))}",
+        f"calls: {' | '.join(f'call_{i}' for i in range(len(functions)))}",
+    ]
     more = "" if is_single or form.is_single else f"({text(form.separator)} calls)*"
-    start = f"start: {text(form.opening)} calls {more} {text(form.closing)}"
+    opening = text(form.opening.removeprefix(cut))
+    start = f"{'calls_only' if trigger else 'start'}: {opening} first {more} {text(form.closing)}"
     for i, (name, schema) in enumerate(functions):
-        arguments = inline_schema({**(schema or NO_ARGUMENTS), "type": "object"})
-        begin = text(form.begin.replace("NAME", name))
-        rules.append(f"call_{i}: {begin} arguments_{i} {text(form.end)}\narguments_{i}: {arguments}")
+        arguments = inline_schema({**(NO_ARGUMENTS if schema is None else schema), "type": "object"})
+        begin, end = form.begin.replace("NAME", name), text(form.end)
+        first = begin if form.opening else begin.removeprefix(cut)
+        rules.append(f"first_{i}: {text(first)} arguments_{i} {end}")
+        rules.append(f"call_{i}: {text(begin)} arguments_{i} {end}\narguments_{i}: {arguments}")
     return "\n".join([start, *rules]) + "\n"
 
 
