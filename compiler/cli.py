@@ -21,10 +21,11 @@ from pagedc.compiler.options import (
 )
 from pagedc.compiler.progress import SilentProgress, progress_for
 from pagedc.compiler.report import print_report, report_as_dict
+from pagedc.compiler.tuning import Mode
 
 
 def main(argv: list[str]) -> int:
-    """Run `compile`, `report` or `verify --against`, the first of `argv`, and return its exit code."""
+    """Run the command that is the first of `argv`, and return its exit code."""
     arguments = parse(argv)
     try:
         code: int = arguments.run(arguments)
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     _add_compile(commands.add_parser("compile", help="compile a model into a package", allow_abbrev=False))
     _add_report(commands.add_parser("report", help="show what a compile made", allow_abbrev=False))
+    _add_tune(commands.add_parser("tune", help="time a package's kernels here", allow_abbrev=False))
     _add_verify(commands.add_parser("verify", help="measure a package against its model", allow_abbrev=False))
     return parser
 
@@ -103,6 +105,13 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
         default=default_threads(),
         help="to compile with (%(default)s)",
     )
+    add(
+        "--tune",
+        choices=get_args(Mode),
+        default="none",
+        help="time kernels on this machine: quick takes up to 15 s, full 3 minutes (default: %(default)s)",
+    )
+    add("--tuning", type=Path, metavar="FILE", help="choose as a tuning.json says, and time nothing")
     add("--random-weights", action="store_true", help="draw the weights: a config alone is enough")
     add("--dump-ir", type=Path, metavar="DIR", help="write the graph after each phase, one text file each")
     add("--json", action="store_true", help="print the report as JSON and no progress")
@@ -123,6 +132,8 @@ def _compile(arguments: argparse.Namespace) -> int:
         random_weights=arguments.random_weights,
         dump_ir=arguments.dump_ir,
         threads=arguments.threads,
+        tune=arguments.tune,
+        tuning=arguments.tuning,
     )
     progress = SilentProgress() if arguments.json else progress_for()
     with progress.phase("import"):
@@ -147,6 +158,31 @@ def _report(arguments: argparse.Namespace) -> int:
         print(json.dumps(report_as_dict(arguments.package), indent=2))
     else:
         _print_report(arguments.package, None)
+    return 0
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Time a package's kernels on this machine, and build it again with the fastest."
+    parser.set_defaults(run=_tune)
+    add = parser.add_argument
+    add("package", type=Path)
+    add("--tune", choices=("quick", "full"), default="quick", help="how long (default: %(default)s)")
+    add("--tuning", type=Path, metavar="FILE", help="choose as a tuning.json says, and time nothing")
+    add("--threads", type=int, metavar="N", default=default_threads(), help="to run on (%(default)s)")
+    add("--json", action="store_true", help="print the report as JSON and no progress")
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    if not 1 <= arguments.threads <= 1024:
+        raise OptionError(f"threads is {arguments.threads}, not in [1, 1024]")
+    progress = SilentProgress() if arguments.json else progress_for()
+    from pagedc.compiler.targets.cpu.retune import retune
+
+    retune(arguments.package, arguments.tune, arguments.tuning, arguments.threads, progress)
+    if arguments.json:
+        print(json.dumps(report_as_dict(arguments.package, progress.times), indent=2))
+    else:
+        _print_report(arguments.package, progress.seconds)
     return 0
 
 

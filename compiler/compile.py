@@ -23,11 +23,12 @@ from pagedc.compiler.program import Program
 from pagedc.compiler.progress import Phase, Progress
 from pagedc.compiler.quantize import ROUNDED_FORMATS
 from pagedc.compiler.report import accuracy_line
+from pagedc.compiler.report_page import report_page
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets import open_target
 from pagedc.compiler.targets.base import Facts, Target
 from pagedc.compiler.trace import trace
-from pagedc.compiler.tuning import dump_tuning
+from pagedc.compiler.tuning import TUNING_NAME, dump_tuning
 from pagedc.compiler.weights import WeightPacker
 from pagedc.compiler.weights_file import write_weights
 from pagedc.runtime.manifest import (
@@ -64,6 +65,9 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
         program = lower(graph, target.print_body, fuses_epilogues=target.fuses_epilogues)
         phase.note(f"{len(program.calls)} calls, {len(program.row_functions)} row kernels")
     facts = Facts(checkpoint.name, _version(), dtype, _limits(checkpoint, options))
+    if options.tune != "none" or options.tuning is not None:
+        with progress.phase("tune") as phase:
+            target.tune(program, facts, phase)
     with output as writer:
         with progress.phase("emit") as phase:
             phase.note(target.emit(writer, program, facts))
@@ -85,7 +89,9 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
         with progress.phase("seal"):
             for name, data in checkpoint.tokenizer_files.items():
                 writer.write_bytes(f"tokenizer/{name}", data)
-            writer.write_bytes("tuning.json", dump_tuning(target.tuning()))
+            tuning = target.tuning()
+            writer.write_bytes(TUNING_NAME, dump_tuning(tuning))
+            writer.write_text("report.html", report_page(manifest, tuning, checkpoint.source))
             write_package_files(writer, manifest, checkpoint.source)
             return writer.finish(manifest)
 

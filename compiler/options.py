@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pagedc.compiler.errors import OptionError
+from pagedc.compiler.tuning import Mode
 
 Target = Literal["cpu"]
 DType = Literal["auto", "float32", "bfloat16"]
@@ -49,6 +50,8 @@ class CompileOptions:
     random_weights: bool = False
     dump_ir: Path | None = None
     threads: int = field(default_factory=default_threads)
+    tune: Mode = "none"
+    tuning: Path | None = None  # a tuning.json: what it chose is taken, and nothing timed
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -56,6 +59,7 @@ class CompileOptions:
         _check_choice("target", self.target, get_args(Target))
         _check_choice("dtype", self.dtype, get_args(DType))
         _check_choice("quantize", self.quantize, get_args(Quantization))
+        _check_choice("tune", self.tune, get_args(Mode))
         _check_choice("cpu", self.cpu, get_args(CpuLevel))
         if self.max_model_len is not None:
             _check_count("max_model_len", self.max_model_len, 2**24)

@@ -12,4 +12,4 @@ def open_target(options: CompileOptions) -> Target:
         return CudaTarget(options)
     from pagedc.compiler.targets.cpu.target import CpuTarget
 
-    return CpuTarget(options.cpu)
+    return CpuTarget(options)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pagedc.compiler.checkpoint.base import QuantizedTensor
 from pagedc.compiler.program import Program
+from pagedc.compiler.progress import Phase
 from pagedc.compiler.rows.kernel import RowKernel
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.tuning import Tuning
@@ -55,6 +56,13 @@ class Target(Protocol):
 
     def print_body(self, kernel: RowKernel) -> str:
         """A row kernel's statements: equal for equal kernels."""
+        ...
+
+    def tune(self, program: Program, facts: Facts, phase: Phase) -> None:
+        """Time what may be chosen, or read it, for `emit` to print. Called where it was asked for.
+
+        Raises OptionError, ToolchainError.
+        """
         ...
 
     def emit(self, writer: PackageWriter, program: Program, facts: Facts) -> str:

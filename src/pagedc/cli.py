@@ -18,6 +18,7 @@ RUNTIME_COMMANDS = {
 }
 COMPILER_COMMANDS = {
     "compile": "compile a model into a package",
+    "tune": "time a package's kernels on this machine",
     "report": "show what a compile made and what it takes",
 }
 COMMANDS = {"compile": "", **RUNTIME_COMMANDS, **COMPILER_COMMANDS}  # in the order of the help

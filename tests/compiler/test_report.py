@@ -36,24 +36,26 @@ TUNING = Tuning(
 )
 
 
+MANIFEST = Manifest(
+    schema_version=SCHEMA_VERSION,
+    pagedc_version="0",
+    abi_version=ABI_VERSION,
+    model=Model("Tiny", "llama", 1000, 2, 32, 64),
+    target=Target("cpu", "x86_64", "native", [], "Some CPU"),
+    dtype="bfloat16",
+    quantization="none",
+    program="kernels/model.so",
+    kv_cache=KVCache("bfloat16", 16, 4096),
+    limits=Limits(64, 8, 64),
+    memory=Memory(2000, 100, 128),
+    weights=[],
+    files={"weights/model.safetensors": FileEntry(3_000_000, "0"), "model.cpp": FileEntry(1000, "0")},
+)
+
+
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        pagedc_version="0",
-        abi_version=ABI_VERSION,
-        model=Model("Tiny", "llama", 1000, 2, 32, 64),
-        target=Target("cpu", "x86_64", "native", [], "Some CPU"),
-        dtype="bfloat16",
-        quantization="none",
-        program="kernels/model.so",
-        kv_cache=KVCache("bfloat16", 16, 4096),
-        limits=Limits(64, 8, 64),
-        memory=Memory(2000, 100, 128),
-        weights=[],
-        files={"weights/model.safetensors": FileEntry(3_000_000, "0"), "model.cpp": FileEntry(1000, "0")},
-    )
-    (tmp_path / "manifest.json").write_bytes(dump_manifest(manifest))
+    (tmp_path / "manifest.json").write_bytes(dump_manifest(MANIFEST))
     (tmp_path / "tuning.json").write_bytes(dump_tuning(TUNING))
     return tmp_path
 

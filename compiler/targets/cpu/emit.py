@@ -1,6 +1,7 @@
 """Print a program as model.cpp."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pagedc.compiler.errors import InternalError
@@ -11,6 +12,7 @@ from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
 from pagedc.compiler.render import environment
 from pagedc.compiler.targets.cpu.row_printer import CTYPES, print_signature
 from pagedc.compiler.targets.cpu.state import decay_kind, recurrence_key, state_bytes, state_calls
+from pagedc.compiler.targets.cpu.tuned import Tiles
 from pagedc.kernels.cpu.layout import parse_format
 
 # Names that a pointer in an emitted function must not hide.
@@ -32,9 +34,11 @@ RESERVED = {
 BLOCK_SIZE = 16  # tokens; kv_cache.h
 
 
-def emit(program: Program, name: str, version: str, level: str, kv_type: str) -> str:
-    """The text of model.cpp: the same for the same program."""
-    return _Emitter(program, kv_type).render(name, version, level)
+def emit(
+    program: Program, name: str, version: str, level: str, kv_type: str, tiles: Sequence[Tiles] = ()
+) -> str:
+    """The text of model.cpp: the same for the same program and tiles."""
+    return _Emitter(program, kv_type).render(name, version, level, tiles)
 
 
 def kv_block_bytes(call: Call, kv_type: str) -> int:
@@ -56,7 +60,7 @@ class _Emitter:
         self.pointers: dict[Buffer, str] = {}  # of the function that is being printed
         self.declarations: list[str] = []  # of the call that is being printed
 
-    def render(self, name: str, version: str, level: str) -> str:
+    def render(self, name: str, version: str, level: str, tiles: Sequence[Tiles]) -> str:
         recurrences = self._recurrence_facts()
         forward, loops = self._sections()
         calls = [call for call in self.program.calls if call.kind == "attention"]
@@ -68,6 +72,7 @@ class _Emitter:
                 version=version,
                 level=level,
                 kv_type=self.kv_type,
+                tiles=tiles,
                 token_bytes=self.program.arena_bytes["token"],
                 row_bytes=self.program.arena_bytes["row"],
                 vocab_size=self.program.logits.width,

@@ -4,13 +4,16 @@ import platform
 from pathlib import Path
 
 import pagedc.kernels.cpu as cpu_kernels
+from pagedc.compiler.options import CompileOptions
 from pagedc.compiler.program import Program
+from pagedc.compiler.progress import Phase
 from pagedc.compiler.rows.kernel import RowKernel
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cpu import row_printer, toolchain
 from pagedc.compiler.targets.cpu.emit import BLOCK_SIZE, emit, kv_block_bytes
 from pagedc.compiler.targets.cpu.state import state_bytes, state_calls
+from pagedc.compiler.targets.cpu.tuned import Tiles, linear_shapes, tiles_of, tuned
 from pagedc.compiler.targets.cpu.weight_layout import CpuLayout
 from pagedc.compiler.tuning import Tuning
 from pagedc.runtime import manifest
@@ -26,19 +29,28 @@ class CpuTarget:
     scratch_bytes = 0  # counted with the activations of a step
     fuses_epilogues = True
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, options: CompileOptions) -> None:
         """Raises ToolchainError: before minutes are spent on what could not be finished."""
         toolchain.compiler()
-        self.level = level
+        self.level = options.cpu
         self.layout = CpuLayout()
+        self._options = options
+        self._tuning = Tuning(toolchain.device_name(), "none")
+        self._tiles: list[Tiles] = []
 
     def print_body(self, kernel: RowKernel) -> str:
         """C++ statements."""
         return row_printer.print_body(kernel)
 
+    def tune(self, program: Program, facts: Facts, phase: Phase) -> None:
+        """Choose the tiles of the linears."""
+        options, shapes = self._options, linear_shapes(program, facts.limits)
+        self._tuning = tuned(shapes, self.level, options.threads, options.tune, options.tuning, phase)
+        self._tiles = tiles_of(shapes, self._tuning)
+
     def emit(self, writer: PackageWriter, program: Program, facts: Facts) -> str:
         """Write model.cpp and the headers that it includes; the package imports nothing of pagedc."""
-        source = emit(program, facts.name, facts.version, self.level, _kv_type(facts))
+        source = emit(program, facts.name, facts.version, self.level, _kv_type(facts), self._tiles)
         writer.write_text(SOURCE, source)
         for header in sorted(Path(cpu_kernels.__path__[0]).glob("*.h")):
             writer.write_text(f"kernels/{header.name}", header.read_text())
@@ -70,8 +82,8 @@ class CpuTarget:
         )
 
     def tuning(self) -> Tuning:
-        """Nothing is timed."""
-        return Tuning(toolchain.device_name(), "none")
+        """What `tune` chose."""
+        return self._tuning
 
 
 def _kv_type(facts: Facts) -> str:

@@ -42,13 +42,23 @@ def compiler() -> str:
     raise ToolchainError("no C++ compiler: install g++ (Debian, Ubuntu: apt install g++)")
 
 
-def compile_library(source: Path, output: Path, level: str) -> None:
-    """Compile model.cpp to model.so. Raises ToolchainError with the compiler's first complaint."""
+def version() -> str:
+    """The compiler's name and version, as it says them."""
+    done = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0]
+
+
+def compile_library(source: Path, output: Path, level: str, include: Path | None = None) -> None:
+    """Compile a source to a library; headers are sought beside it, or in `include`.
+
+    Raises ToolchainError with the compiler's first complaint.
+    """
     march = [] if level == "generic" else [f"-march={level}"]
     command = [
         compiler(),
         *FLAGS,
         *march,
+        *([] if include is None else [f"-I{include}"]),
         f"-ffile-prefix-map={source.parent}=.",
         "-o",
         str(output),

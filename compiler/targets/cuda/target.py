@@ -1,9 +1,10 @@
 """NVIDIA GPUs: one readable model.py, and Triton kernels as source and as cubins."""
 
-from pagedc.compiler.errors import UnsupportedError
+from pagedc.compiler.errors import OptionError, UnsupportedError
 from pagedc.compiler.graph import STATEFUL
 from pagedc.compiler.options import CompileOptions
 from pagedc.compiler.program import Program
+from pagedc.compiler.progress import Phase
 from pagedc.compiler.rows.kernel import RowKernel
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets.base import Facts
@@ -48,6 +49,10 @@ class CudaTarget:
     def print_body(self, kernel: RowKernel) -> str:
         """Statements of a Triton kernel."""
         return row_printer.print_body(kernel)
+
+    def tune(self, program: Program, facts: Facts, phase: Phase) -> None:
+        """Raises OptionError: there is nothing to choose from yet."""
+        raise OptionError("the kernels of cuda are not timed: give --tune none, and no --tuning")
 
     def emit(self, writer: PackageWriter, program: Program, facts: Facts) -> str:
         """Write model.py, the printed row kernels, and the kernels and launcher that they need.
