@@ -14,6 +14,7 @@ from pagedc.compiler.options import (
     default_output,
 )
 from pagedc.compiler.progress import Progress, SilentProgress
+from pagedc.compiler.tuning import Mode
 
 
 class CompileKeywords(TypedDict, total=False):
@@ -29,6 +30,8 @@ class CompileKeywords(TypedDict, total=False):
     random_weights: bool
     dump_ir: Path | None
     threads: int
+    tune: Mode
+    tuning: Path | None
 
 
 def compile(
