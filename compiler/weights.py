@@ -1,19 +1,18 @@
 """Read what a program's weights are made of, one at a time, and pack it for the kernels."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pagedc.compiler.checkpoint.base import Checkpoint, QuantizedTensor, concatenate
+from pagedc.compiler.checkpoint.base import Checkpoint, QuantizedTensor, Stored, concatenate
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Node
 from pagedc.compiler.interpret import evaluate
 from pagedc.compiler.program import Weight
-from pagedc.compiler.quantize import GROUP, ROUNDED_FORMATS, quantize
+from pagedc.compiler.quantize import GROUP, ROUNDED_FORMATS, quantize, round_to
 from pagedc.compiler.targets.base import WeightLayout
 from pagedc.compiler.weights_file import WeightEntry
 
@@ -67,7 +66,13 @@ class WeightPacker:
             tensor = _take_rows(tensor, striped_rows(weight.shape[0], weight.stripes))
         return self._pack(tensor, weight.format)
 
-    def _pack(self, tensor: torch.Tensor | QuantizedTensor, name: str) -> Array:
+    def floats(self, node: Node) -> Array:
+        """A constant as its kernels see it, in float32 (or its own integers)."""
+        if "format" not in node.attrs:
+            return self._float(node)
+        return round_to(self._load(node), node.attrs["format"]).numpy()
+
+    def _pack(self, tensor: Stored, name: str) -> Array:
         if isinstance(tensor, QuantizedTensor) and tensor.format != name:
             tensor = tensor.dequantize()
         if name.startswith("int") and not isinstance(tensor, QuantizedTensor):
@@ -97,7 +102,7 @@ class WeightPacker:
         tensor = self._load(node)
         return (tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor.float()).numpy()
 
-    def _load(self, node: Node) -> torch.Tensor | QuantizedTensor:
+    def _load(self, node: Node) -> Stored:
         if node.op == "constant":
             return torch.from_numpy(np.asarray(node.attrs["value"]))
         if "parts" in node.attrs:
@@ -113,25 +118,22 @@ def striped_rows(count: int, stripes: int) -> torch.Tensor:
     return torch.arange(count).reshape(stripes, -1, 16).transpose(0, 1).reshape(-1)
 
 
-def _take_rows(tensor: torch.Tensor | QuantizedTensor, rows: torch.Tensor) -> torch.Tensor | QuantizedTensor:
-    if isinstance(tensor, torch.Tensor):
-        return tensor[rows]
-    minimums = None if tensor.minimums is None else tensor.minimums[rows]
-    return replace(tensor, codes=tensor.codes[rows], scales=tensor.scales[rows], minimums=minimums)
+def _take_rows(tensor: Stored, rows: torch.Tensor) -> Stored:
+    return tensor[rows] if isinstance(tensor, torch.Tensor) else tensor.map(lambda part: part[rows])
 
 
 def _parameter(name: str) -> Node:
     return Node("parameter", (), (), "float32", "const", {"name": name})
 
 
-def _experts(tensor: torch.Tensor | QuantizedTensor) -> list[torch.Tensor] | list[QuantizedTensor]:
+def _experts(tensor: Stored) -> list[torch.Tensor] | list[QuantizedTensor]:
     """The matrices of [E, N, K]."""
     if isinstance(tensor, torch.Tensor):
         return list(tensor)
     return [tensor.map(lambda part, expert=index: part[expert]) for index in range(tensor.shape[0])]  # type: ignore[misc]
 
 
-def _stack(parts: list[torch.Tensor | QuantizedTensor]) -> torch.Tensor | QuantizedTensor:
+def _stack(parts: list[Stored]) -> Stored:
     """Rows of all parts, blocks bit for bit."""
     quantized = [part for part in parts if isinstance(part, QuantizedTensor)]
     if len(quantized) == len(parts) and len({part.format for part in quantized}) == 1:

@@ -8,6 +8,7 @@ from pagedc.compiler.checkpoint.demo import DEMO, Progress, open_demo
 from pagedc.compiler.checkpoint.gguf import GGUFCheckpoint
 from pagedc.compiler.checkpoint.hf import HFCheckpoint
 from pagedc.compiler.checkpoint.hub import fetch_config, is_hub_id, open_hub
+from pagedc.compiler.checkpoint.lora import LoraCheckpoint
 from pagedc.compiler.checkpoint.random import RandomCheckpoint
 from pagedc.compiler.checkpoint.special_tokens import SpecialTokens, special_tokens
 from pagedc.compiler.errors import CheckpointError
@@ -18,13 +19,18 @@ FORMS = f"a Hugging Face directory, a hub id, a .gguf file, or {DEMO}"
 
 
 def open_checkpoint(
-    model: str, *, random_weights: bool = False, progress: Progress | None = None
+    model: str, *, random_weights: bool = False, lora: str | None = None, progress: Progress | None = None
 ) -> Checkpoint:
-    """Open MODEL; `progress` hears of downloads.
+    """Open MODEL, with the adapter `lora` (`DIR` or `name=DIR`) merged in; `progress` hears of downloads.
 
     Raises CheckpointError where it cannot be found or read, and UnsupportedError where pagedc cannot
     compile it.
     """
+    base = _open(model, random_weights, progress)
+    return base if lora is None else LoraCheckpoint(base, lora)
+
+
+def _open(model: str, random_weights: bool, progress: Progress | None) -> Checkpoint:
     if not model:
         raise CheckpointError(f"MODEL is empty; it is {FORMS}")
     if model == DEMO and not random_weights:

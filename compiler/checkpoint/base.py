@@ -57,6 +57,9 @@ class QuantizedTensor:
         return weights.reshape(self.shape)
 
 
+Stored = torch.Tensor | QuantizedTensor
+
+
 def concatenate(parts: Sequence[QuantizedTensor]) -> QuantizedTensor:
     """Rows of all parts, which are of one format."""
     first = parts[0]

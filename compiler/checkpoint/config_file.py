@@ -2,12 +2,14 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from pagedc.compiler.checkpoint.module import LAYER_COUNTS, check_num_layers
+from pagedc.compiler.checkpoint.quantized import quantization_config
 from pagedc.compiler.checkpoint.shards import first_line, read_json
-from pagedc.compiler.errors import CheckpointError, UnsupportedError
+from pagedc.compiler.errors import CheckpointError, CompileError, UnsupportedError
 from pagedc.compiler.trace import quiet
 
 logger = logging.getLogger(__name__)
@@ -17,7 +19,7 @@ CONFIG = "config.json"
 def read_config(path: Path, *, weights: bool = True) -> PretrainedConfig:
     """The config in a file; code that a checkpoint brings along is never run.
 
-    With `weights`, a config whose weights are stored quantised is refused: they could not be read.
+    With `weights`, a config whose weights are quantised by a method that is not read is refused.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -38,11 +40,8 @@ def read_config(path: Path, *, weights: bool = True) -> PretrainedConfig:
         )
     if "auto_map" in values:
         logger.warning("%s: its own code (auto_map) is not run; transformers' %s is used", path, model_type)
-    if weights and (method := _quantization(values)):
-        raise UnsupportedError(
-            f"{path.parent}: its weights are quantised ({method}); "
-            "give the unquantised checkpoint and --quantize, or a GGUF file"
-        )
+    if weights:
+        read_quantization(path)
     text = values.get("text_config")
     for part in (values, text if isinstance(text, dict) else {}):
         for key in LAYER_COUNTS:
@@ -52,15 +51,15 @@ def read_config(path: Path, *, weights: bool = True) -> PretrainedConfig:
             config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # config classes raise whatever their checks raise
         raise CheckpointError(f"{path}: transformers refuses it: {first_line(error)}") from error
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
+    for key in ("quantization_config", "compression_config"):
+        if hasattr(config, key):
+            delattr(config, key)
     return config
 
 
-def _quantization(values: dict[str, object]) -> str | None:
-    """How the weights are quantised, or None where they are not."""
-    quantization = values.get("quantization_config")
-    if not quantization:
-        return None
-    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-    return str(method or "unknown method")
+def read_quantization(path: Path) -> dict[str, Any]:
+    """The quantization_config in a file, {} if there is none."""
+    try:
+        return quantization_config(read_json(path))
+    except CompileError as error:
+        raise type(error)(f"{path.parent}: {error}") from error

@@ -20,6 +20,8 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 
+from pagedc.compiler.checkpoint.base import Stored
+from pagedc.compiler.checkpoint.put_together import put_together
 from pagedc.compiler.checkpoint.shards import first_line
 from pagedc.compiler.errors import CheckpointError
 
@@ -79,10 +81,14 @@ class Conversion:
         """The file's tensors that a name is made from."""
         return [key for _, key in self.recipes[self.stored_name(name)].sources]
 
-    def make(self, name: str, load: Callable[[str], torch.Tensor]) -> torch.Tensor:
-        """Make one tensor of the module."""
+    def make(self, name: str, load: Callable[[str], Stored]) -> Stored:
+        """Make one tensor of the module: quantized if its parts are and are only put together."""
         name = self.stored_name(name)
-        return self.recipes[name].run(self.model, load)[name]
+        recipe = self.recipes[name]
+        parts = {key: load(key) for _, key in recipe.sources}
+        if recipe.converter is None:
+            return parts[recipe.sources[0][1]]
+        return put_together(parts, lambda tensors: recipe.run(self.model, tensors.__getitem__)[name])
 
     def stored_name(self, name: str) -> str:
         """The name under which a tied tensor is stored; any other name as it is."""

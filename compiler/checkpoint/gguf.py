@@ -11,12 +11,12 @@ import torch
 from gguf import GGMLQuantizationType
 from transformers.integrations.gguf import get_gguf_conversion_mapping, is_gguf_arch_supported
 
-from pagedc.compiler.checkpoint.base import QuantizedTensor
+from pagedc.compiler.checkpoint.base import QuantizedTensor, Stored
 from pagedc.compiler.checkpoint.conversion import Conversion
 from pagedc.compiler.checkpoint.gguf_blocks import BLOCKS, FLOATS, read_tensor
 from pagedc.compiler.checkpoint.gguf_config import ROPE_FACTORS, read_gguf_config
 from pagedc.compiler.checkpoint.gguf_file import GGUFFile
-from pagedc.compiler.checkpoint.gguf_names import ProcessorNames, Stored
+from pagedc.compiler.checkpoint.gguf_names import ProcessorNames
 from pagedc.compiler.checkpoint.gguf_tokenizer import gguf_tokenizer_files
 from pagedc.compiler.checkpoint.module import meta_module
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
@@ -37,7 +37,7 @@ class _Names(Protocol):
 
 
 class GGUFCheckpoint:
-    """Q4_0, Q4_1 and Q8_0 tensors are read as QuantizedTensor, other block types as float32."""
+    """Tensors of BLOCKS are read as QuantizedTensor, those of other block types as float32."""
 
     def __init__(self, path: Path, *, name: str | None = None, source: str | None = None) -> None:
         self._file = GGUFFile(path)
@@ -127,14 +127,7 @@ class _ConversionNames:
         self.strangers = [name for name in file.tensors if name not in used]
 
     def make(self, name: str, load: Callable[[str], Stored]) -> Stored:
-        recipe = self._conversion.recipes[name]
-        if recipe.converter is None:
-            return load(recipe.sources[0][1])
-        return self._conversion.make(name, lambda key: _floats(load(key)))
-
-
-def _floats(stored: Stored) -> torch.Tensor:
-    return stored.dequantize() if isinstance(stored, QuantizedTensor) else stored
+        return self._conversion.make(name, load)
 
 
 def _names(model: torch.nn.Module, config: Any, file: GGUFFile) -> _Names:

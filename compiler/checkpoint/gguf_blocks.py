@@ -1,23 +1,23 @@
-"""Tensors of a GGUF file: plain floats, blocks kept as they are, and everything else as float32."""
+"""Tensors of a GGUF file: plain floats, blocks whose codes and scales are kept, and the rest as float32."""
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 
-from pagedc.compiler.checkpoint.base import QuantizedTensor
+from pagedc.compiler.checkpoint.base import QuantizedTensor, exact_halves
+from pagedc.compiler.checkpoint.gguf_codes import DECODERS, Decoded
 from pagedc.compiler.checkpoint.gguf_file import GGUFFile
 from pagedc.compiler.errors import UnsupportedError
 
-GROUP = 32  # elements in a block of the three types that are kept
-BLOCKS = (Type.Q4_0, Type.Q4_1, Type.Q8_0)
+BLOCKS = frozenset(DECODERS)
 FLOATS = {
     Type.F32: torch.float32,
     Type.F16: torch.float16,
     Type.BF16: torch.bfloat16,
     Type.F64: torch.float64,
 }
+CHUNK = 1 << 14  # blocks decoded at once: their intermediate arrays stay small
 
 
 def read_tensor(file: GGUFFile, name: str) -> torch.Tensor | QuantizedTensor:
@@ -37,28 +37,21 @@ def read_tensor(file: GGUFFile, name: str) -> torch.Tensor | QuantizedTensor:
 
 
 def _read_blocks(file: GGUFFile, name: str) -> QuantizedTensor:
-    """Codes, scales and minimums of a Q4_0, Q4_1 or Q8_0 tensor, bit for bit.
-
-    A block is the float16 scale, the float16 minimum (Q4_1), then 32 codes: bytes (Q8_0), or 16 bytes whose
-    low nibbles are elements 0 … 15 and whose high nibbles are elements 16 … 31.
-    """
+    """The same weights, exactly: codes are not rounded, scales are float32 where float16 would round."""
     kind, shape = file.tensors[name].type, file.tensors[name].shape
-    groups = (*shape[:-1], shape[-1] // GROUP)
-    blocks = file.raw(name).reshape(*groups, -1)
-    if kind is Type.Q8_0:
-        codes = np.array(blocks[..., 2:].view(np.int8))
-    else:
-        packed = blocks[..., -GROUP // 2 :]
-        codes = np.concatenate([packed & 15, packed >> 4], axis=-1)
-    return QuantizedTensor(
-        codes=torch.from_numpy(codes.reshape(shape)),
-        scales=_halves(blocks[..., :2], groups),
-        minimums=_halves(blocks[..., 2:4], groups) if kind is Type.Q4_1 else None,
-        group_size=GROUP,
-        bits=8 if kind is Type.Q8_0 else 4,
-    )
+    decoder = DECODERS[kind]
+    blocks = file.raw(name).reshape(-1, decoder.block_bytes)
+    parts = [decoder.decode(blocks[start : start + CHUNK]) for start in range(0, len(blocks), CHUNK)]
+    codes = np.concatenate([part.codes for part in parts]).reshape(shape)
+    groups = (*shape[:-1], shape[-1] // decoder.group_size)
+    scales, minimums = (_joined(parts, field, groups) for field in ("scales", "minimums"))
+    if scales is None:
+        raise UnsupportedError(f"{file.path}: {name} has no scales")
+    if kind is Type.MXFP4:  # powers of two: float16 unless one is out of its range
+        (scales,) = exact_halves(scales)
+    return QuantizedTensor(torch.from_numpy(codes), scales, minimums, decoder.group_size, decoder.bits)
 
 
-def _halves(pairs: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> torch.Tensor:
-    """Pairs of bytes [..., 2] as float16 of a shape."""
-    return torch.from_numpy(np.array(pairs).view(np.float16).reshape(shape))
+def _joined(parts: list[Decoded], field: str, shape: tuple[int, ...]) -> torch.Tensor | None:
+    arrays = [array for part in parts if (array := getattr(part, field)) is not None]
+    return torch.from_numpy(np.concatenate(arrays).reshape(shape)) if arrays else None

@@ -104,6 +104,8 @@ def _set_sizes(config: PretrainedConfig, file: GGUFFile, architecture: str) -> N
                 setattr(config, field, size)
     if EMBEDDING in file.tensors:
         config.vocab_size = file.tensors[EMBEDDING].shape[0]
+        if (config.pad_token_id or 0) >= config.vocab_size:  # a default of the config's class
+            config.pad_token_id = None
 
 
 def _set_rope(config: PretrainedConfig, file: GGUFFile, architecture: str) -> None:

@@ -6,7 +6,7 @@ processor only moves whole rows, which is found by running it on row numbers, ro
 moved instead and keep their bits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,10 @@ from transformers.modeling_gguf_pytorch_utils import (
     get_gguf_hf_weights_map,
 )
 
-from pagedc.compiler.checkpoint.base import QuantizedTensor
+from pagedc.compiler.checkpoint.base import QuantizedTensor, Stored
+from pagedc.compiler.checkpoint.put_together import put_together
 from pagedc.compiler.checkpoint.shards import first_line
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
-
-Stored = torch.Tensor | QuantizedTensor
 
 
 class ProcessorNames:
@@ -57,15 +56,22 @@ class ProcessorNames:
             index = self._row_order(sources[0], stored.shape[0])
             if index is not None and tuple(stored.shape) == shape:
                 return _take_rows(stored, index)
+        parts = {source: load(source) for source in sources}
+        made = put_together(parts, lambda tensors: self._convert(name, tensors))
+        if tuple(made.shape) != shape:
+            raise CheckpointError(f"{name}: {list(made.shape)} in the file, {list(shape)} by its config")
+        return made
+
+    def _convert(self, name: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What the processor makes of the tensors of one name."""
         made: dict[str, torch.Tensor] = {}
-        for source in sources:
-            values = _floats(load(source)).numpy()
-            result = self._process(values, source, made)
+        for source, tensor in tensors.items():
+            wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # numpy has no bfloat16
+            result = self._process(wide.numpy(), source, made)
             if result is not None:
                 made[name] = torch.from_numpy(np.ascontiguousarray(result))
-        if name not in made or tuple(made[name].shape) != shape:
-            got = list(made[name].shape) if name in made else "nothing"
-            raise CheckpointError(f"{name}: {got} in the file, {list(shape)} by its config")
+        if name not in made:
+            raise CheckpointError(f"{name}: nothing in the file")
         return made[name]
 
     def _process(self, values: Any, source: str, made: dict[str, torch.Tensor]) -> Any:
@@ -117,7 +123,3 @@ def _take_rows(stored: Stored, index: torch.Tensor) -> Stored:
     if bool((index == torch.arange(len(index))).all()):
         return stored
     return stored.map(lambda part: part[index]) if isinstance(stored, QuantizedTensor) else stored[index]
-
-
-def _floats(stored: Stored) -> torch.Tensor:
-    return stored.dequantize() if isinstance(stored, QuantizedTensor) else stored.float()

@@ -6,9 +6,11 @@ from typing import Literal
 import torch
 from transformers import PretrainedConfig
 
-from pagedc.compiler.checkpoint.config_file import CONFIG, read_config
+from pagedc.compiler.checkpoint.base import Stored
+from pagedc.compiler.checkpoint.config_file import CONFIG, read_config, read_quantization
 from pagedc.compiler.checkpoint.conversion import Conversion
 from pagedc.compiler.checkpoint.module import meta_module
+from pagedc.compiler.checkpoint.quantized import QuantizedShards, method_of
 from pagedc.compiler.checkpoint.shards import Shards
 from pagedc.compiler.checkpoint.tokenizer_files import read_tokenizer_files
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
@@ -19,14 +21,16 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 class HFCheckpoint:
     """Tensors of the module's own names, made from the files' tensors when they are read."""
 
-    quantization = "none"
-
     def __init__(self, directory: Path, *, name: str | None = None, source: str | None = None) -> None:
         self.name = name or directory.resolve().name
         self.source = source or str(directory.resolve())
         self.config: PretrainedConfig = read_config(directory / CONFIG)
         model = meta_module(self.config)  # refuses an unsupported config before any shard is opened
-        self._shards = Shards(directory)
+        self._shards: Shards | QuantizedShards = Shards(directory)
+        quantization = read_quantization(directory / CONFIG)
+        self.quantization = method_of(quantization) or "none"
+        if quantization:
+            self._shards = QuantizedShards(self._shards, quantization, str(directory))
         self._conversion = Conversion(model, {key: info.shape for key, info in self._shards.infos.items()})
         self._state = model.state_dict()
         self._check()
@@ -44,9 +48,10 @@ class HFCheckpoint:
         self._require(name)
         return tuple(self._state[name].shape)
 
-    def read(self, name: str) -> torch.Tensor:
+    def read(self, name: str) -> Stored:
         self._require(name)
-        return self._conversion.make(name, self._shards.read).contiguous()
+        stored = self._conversion.make(name, self._shards.read)
+        return stored.contiguous() if isinstance(stored, torch.Tensor) else stored
 
     def _require(self, name: str) -> None:
         if name not in self._state or self._conversion.stored_name(name) not in self._conversion.recipes:

@@ -21,14 +21,13 @@ class TensorInfo(NamedTuple):
     dtype: str  # safetensors' own word: "F32", "BF16", …
 
 
-class Shards:
-    """Every tensor of a model's safetensors files, under the names that the files use."""
+class TensorFile:
+    """The tensors of one safetensors file, or of several as one table."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, path: Path) -> None:
         self.infos: dict[str, TensorInfo] = {}
         self._files: dict[str, Any] = {}  # tensor → open file
-        for path, expected in _shard_paths(directory).items():
-            self._open(path, expected)
+        self._open(path, set())
 
     def read(self, key: str) -> torch.Tensor:
         """A tensor; on the CPU it is a view of the mapped file."""
@@ -49,6 +48,16 @@ class Shards:
                 raise CheckpointError(f"{path}: {key} is already in another file")
             self.infos[key] = TensorInfo(tuple(info.get_shape()), str(info.get_dtype()))
             self._files[key] = file
+
+
+class Shards(TensorFile):
+    """Every tensor of a model's safetensors files, under the names that the files use."""
+
+    def __init__(self, directory: Path) -> None:
+        self.infos = {}
+        self._files = {}
+        for path, expected in _shard_paths(directory).items():
+            self._open(path, expected)
 
 
 def read_json(path: Path) -> dict[str, Any]:

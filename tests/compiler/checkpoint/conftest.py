@@ -65,7 +65,7 @@ def write_gguf(tmp_path: Path) -> Callable[..., Path]:
         for name, tensor in tensors.items():
             values = tensor.detach().float().numpy() if isinstance(tensor, torch.Tensor) else tensor
             kind = (types or {}).get(name, Type.F32)
-            if kind is not Type.F32:
+            if kind is not Type.F32 and values.dtype != np.uint8:  # bytes are blocks already
                 values = gguf.quants.quantize(values, kind)
             writer.add_tensor(name, np.ascontiguousarray(values), raw_dtype=kind)
         writer.write_header_to_file()

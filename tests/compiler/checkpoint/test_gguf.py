@@ -1,17 +1,24 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
 from tests.compiler.checkpoint.models import SIZES, llama_metadata, permute
+from tests.compiler.checkpoint.test_gguf_blocks import any_blocks
+from tests.compiler.test_families import logits_of, teacher_forced
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
     Lfm2Config,
     LlamaConfig,
+    Phi3Config,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
@@ -19,7 +26,8 @@ from transformers import (
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from pagedc.compiler.checkpoint import open_checkpoint
+import pagedc
+from pagedc.compiler.checkpoint import Checkpoint, open_checkpoint
 from pagedc.compiler.checkpoint.base import QuantizedTensor
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
 from pagedc.compiler.trace import quiet
@@ -143,6 +151,93 @@ def test_norms_stored_off_by_one_are_put_back(write_gguf: WriteGguf) -> None:
             torch.testing.assert_close(read, tensor)
 
 
+def test_gemma3_of_text(write_gguf: WriteGguf) -> None:
+    config = Gemma3TextConfig(**SIZES, head_dim=16)
+    model = build(config)
+    tensors = gguf_tensors(model, "gemma3")
+    stored = {name: tensor + 1 if "norm" in name else tensor for name, tensor in tensors.items()}
+    path = write_gguf(llama_metadata(config, "gemma3"), stored, architecture="gemma3")
+    check_same(open_checkpoint(str(path)), model)
+
+
+def test_phi3_with_its_fused_projections(write_gguf: WriteGguf) -> None:
+    config = Phi3Config(**SIZES, pad_token_id=0)
+    config.head_dim = 8
+    model = build(config)
+    path = write_gguf(llama_metadata(config, "phi3"), gguf_tensors(model, "phi3"), architecture="phi3")
+    check_same(open_checkpoint(str(path)), model)
+
+
+@pytest.mark.parametrize("kind", [Type.F32, Type.Q8_0])
+def test_gpt2_whose_module_holds_its_matrices_transposed(write_gguf: WriteGguf, kind: Type) -> None:
+    config = GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=96, n_positions=128)
+    model = build(config)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, 2)
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        base, _, suffix = name.rpartition(".")
+        is_matrix = base.rpartition(".")[2] in ("c_attn", "c_proj", "c_fc") and suffix == "weight"
+        if name != "lm_head.weight":
+            stored = tensor.T.contiguous() if is_matrix else tensor
+            tensors[f"{names.get_name(base)}.{suffix}"] = stored
+    types = {name: kind for name, tensor in tensors.items() if "blk" in name and tensor.dim() == 2}
+    values = {"context_length": 128, "embedding_length": 32, "block_count": 2, "feed_forward_length": 128}
+    values |= {"attention.head_count": 4}
+    metadata: dict[str, Any] = {f"gpt2.{key}": value for key, value in values.items()}
+    metadata["gpt2.attention.layer_norm_epsilon"] = 1e-5
+    checkpoint = open_checkpoint(str(write_gguf(metadata, tensors, types, architecture="gpt2")))
+    check_same(checkpoint, model, tolerance=0 if kind is Type.F32 else 0.002)
+
+
+def check_same(checkpoint: Checkpoint, model: Any, tolerance: float = 1e-6) -> None:
+    assert set(checkpoint.names()) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(as_floats(checkpoint.read(name)), tensor, rtol=0, atol=tolerance)
+
+
+def test_merged_experts_keep_their_blocks(write_gguf: WriteGguf) -> None:
+    config = Qwen3MoeConfig(**SIZES, head_dim=16, num_experts=4, moe_intermediate_size=32)
+    model = build(config)
+    tensors = gguf_tensors(model, "qwen3moe")
+    types = {name: Type.Q4_0 for name in tensors if "_exps" in name}
+    metadata = {f"qwen3moe.{key}": value for key, value in EXPERTS.items()}
+    path = write_gguf(llama_metadata(config, "qwen3moe") | metadata, tensors, types, architecture="qwen3moe")
+    found = open_checkpoint(str(path)).read("model.layers.0.mlp.experts.gate_up_proj")
+    assert isinstance(found, QuantizedTensor)
+    halves = [tensors[f"blk.0.ffn_{name}_exps.weight"].numpy() for name in ("gate", "up")]
+    blocks = [gguf.quants.quantize(half, Type.Q4_0) for half in halves]
+    expected = [gguf.quants.dequantize(block, Type.Q4_0) for block in blocks]
+    assert np.array_equal(found.dequantize().numpy(), np.concatenate(expected, axis=1))
+
+
+def test_a_package_runs_the_blocks_of_each_type(write_gguf: WriteGguf, tmp_path: Path) -> None:
+    sizes = SIZES | {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
+    model = build(LlamaConfig(**sizes, max_position_embeddings=128))
+    tensors: dict[str, Any] = gguf_tensors(model, "llama")
+    types = {
+        "token_embd.weight": Type.Q6_K,
+        "blk.0.attn_q.weight": Type.Q4_K,
+        "blk.0.attn_k.weight": Type.Q5_K,
+        "blk.0.attn_v.weight": Type.Q3_K,
+        "blk.0.attn_output.weight": Type.Q2_K,
+        "blk.0.ffn_gate.weight": Type.Q5_0,
+        "blk.0.ffn_up.weight": Type.Q5_1,
+    }
+    for name, kind in types.items():
+        if gguf.GGML_QUANT_SIZES[kind][0] == 256:
+            tensors[name] = any_blocks(kind, tuple(tensors[name].shape), deviation=3e-4)
+    path = write_gguf(llama_metadata(model.config), tensors, types)
+    checkpoint = open_checkpoint(str(path))
+    model.load_state_dict({name: as_floats(checkpoint.read(name)) for name in checkpoint.names()})
+    package = pagedc.compile(path, tmp_path / "package", threads=1)
+    formats = {weight["format"] for weight in json.loads((package / "manifest.json").read_text())["weights"]}
+    assert formats >= {"int8_g16_f32", "int4_g32_min_f32", "int8_g32_min_f32", "int4_g16_f32", "int8_g32_min"}
+    token_ids = np.random.default_rng(0).integers(3, 96, 40).tolist()
+    expected = logits_of(model, token_ids)
+    error = np.abs(teacher_forced(package, token_ids) - expected).max()
+    assert error <= 0.02 * np.abs(expected).max()  # activations are bfloat16
+
+
 def test_architectures_of_the_conversion_tables(write_gguf: WriteGguf) -> None:
     config = Lfm2Config(**SIZES, full_attn_idxs=[1], block_auto_adjust_ff_dim=False)
     config.head_dim = 8
@@ -164,10 +259,11 @@ def test_architectures_of_the_conversion_tables(write_gguf: WriteGguf) -> None:
 
 def test_unread_types_are_noticed(write_gguf: WriteGguf, caplog: pytest.LogCaptureFixture) -> None:
     model = build(LlamaConfig(**SIZES))
-    types = {"blk.0.ffn_up.weight": Type.Q5_0}
-    path = write_gguf(llama_metadata(model.config), gguf_tensors(model, "llama"), types)
+    tensors: dict[str, Any] = gguf_tensors(model, "llama")
+    tensors["blk.0.ffn_up.weight"] = np.zeros((64, 18), np.uint8)
+    path = write_gguf(llama_metadata(model.config), tensors, {"blk.0.ffn_up.weight": Type.IQ4_NL})
     checkpoint = open_checkpoint(str(path))
-    assert "1 tensors of type Q5_0 are read as float32" in caplog.text
+    assert "1 tensors of type IQ4_NL are read as float32" in caplog.text
     assert isinstance(checkpoint.read("model.layers.0.mlp.up_proj.weight"), torch.Tensor)
 
 
