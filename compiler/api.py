@@ -23,11 +23,13 @@ class CompileKeywords(TypedDict, total=False):
     target: Target
     dtype: DType
     quantize: Quantization
+    lora: str | None
     max_model_len: int | None
     max_num_seqs: int
     max_num_batched_tokens: int
     cpu: CpuLevel
     random_weights: bool
+    onnx: bool
     dump_ir: Path | None
     threads: int
     tune: Mode

@@ -82,6 +82,7 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto keeps a quantised checkpoint as it is, none expands it",
     )
+    _add_lora(parser)
     add(
         "--max-model-len",
         type=int,
@@ -113,6 +114,7 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
     )
     add("--tuning", type=Path, metavar="FILE", help="choose as a tuning.json says, and time nothing")
     add("--random-weights", action="store_true", help="draw the weights: a config alone is enough")
+    add("--onnx", action="store_true", help="write the graph as graph.onnx too, in standard operators")
     add("--dump-ir", type=Path, metavar="DIR", help="write the graph after each phase, one text file each")
     add("--json", action="store_true", help="print the report as JSON and no progress")
 
@@ -125,11 +127,13 @@ def _compile(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         dtype=arguments.dtype,
         quantize=arguments.quantize,
+        lora=_lora(arguments),
         max_model_len=arguments.max_model_len,
         max_num_seqs=arguments.max_num_seqs,
         max_num_batched_tokens=arguments.max_num_batched_tokens,
         cpu=arguments.cpu,
         random_weights=arguments.random_weights,
+        onnx=arguments.onnx,
         dump_ir=arguments.dump_ir,
         threads=arguments.threads,
         tune=arguments.tune,
@@ -144,6 +148,27 @@ def _compile(arguments: argparse.Namespace) -> int:
     else:
         _print_report(package, progress.seconds)
     return 0
+
+
+def _add_lora(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lora",
+        metavar="[NAME=]DIR",
+        action="append",
+        default=[],
+        help="merge a LoRA adapter into the weights; the model is then called MODEL-NAME",
+    )
+
+
+def _lora(arguments: argparse.Namespace) -> str | None:
+    """The one adapter that was asked for. Raises OptionError for several."""
+    given: list[str] = arguments.lora
+    if len(given) > 1:
+        raise OptionError(
+            f"--lora is given {len(given)} times: a package has one set of weights; "
+            "compile one for each adapter, and serve them side by side: pagedc serve A.pagedc B.pagedc"
+        )
+    return given[0] if given else None
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +220,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     add("--tokens", type=int, metavar="N", default=2000, help="of English to compare (default: %(default)s)")
     add("--threads", type=int, metavar="N", default=default_threads(), help="of either side (%(default)s)")
     add("--random-weights", action="store_true", help="MODEL was compiled with random weights")
+    _add_lora(parser)
     add("--json", action="store_true", help="for a machine, and no progress")
 
 
@@ -212,6 +238,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         num_tokens=arguments.tokens,
         threads=arguments.threads,
         random_weights=arguments.random_weights,
+        lora=_lora(arguments),
     )
     if arguments.json:
         print(json.dumps(verification_as_dict(found), indent=2))

@@ -15,6 +15,7 @@ from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.checkpoint.base import Checkpoint
 from pagedc.compiler.checkpoint.special_tokens import special_tokens
 from pagedc.compiler.errors import OptionError
+from pagedc.compiler.graph import Graph
 from pagedc.compiler.lower import lower
 from pagedc.compiler.options import CompileOptions
 from pagedc.compiler.package_files import write_package_files
@@ -51,7 +52,7 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
     target = open_target(options)
     output = PackageWriter(options.output)
     with progress.phase("load") as phase:
-        checkpoint = open_checkpoint(options.model, random_weights=options.random_weights)
+        checkpoint = open_checkpoint(options.model, random_weights=options.random_weights, lora=options.lora)
         phase.note(f"{checkpoint.name}, {checkpoint.config.model_type}")
     with progress.phase("trace") as phase:
         graph = trace(checkpoint.config)
@@ -61,6 +62,7 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
         packer = WeightPacker(checkpoint, dtype, options.quantize, target.layout)
         changes = run_passes(graph, packer.format_of, options.dump_ir)
         phase.note(f"{changes['merge_linears']} linears merged, {len(graph.nodes)} nodes")
+    drawing = _onnx(graph, packer, checkpoint, progress) if options.onnx else None
     with progress.phase("lower") as phase:
         program = lower(graph, target.print_body, fuses_epilogues=target.fuses_epilogues)
         phase.note(f"{len(program.calls)} calls, {len(program.row_functions)} row kernels")
@@ -87,6 +89,8 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
                 if not isinstance(found, str):
                     manifest = msgspec.structs.replace(manifest, accuracy=found)
         with progress.phase("seal"):
+            if drawing is not None:
+                writer.write_bytes("graph.onnx", drawing)
             for name, data in checkpoint.tokenizer_files.items():
                 writer.write_bytes(f"tokenizer/{name}", data)
             tuning = target.tuning()
@@ -102,6 +106,16 @@ def _counted(arrays: Iterable[NDArray[Any]], phase: Phase) -> Iterator[NDArray[A
         yield array
 
 
+def _onnx(graph: Graph, packer: WeightPacker, checkpoint: Checkpoint, progress: Progress) -> bytes:
+    """The graph for others to read, before it is lowered."""
+    from pagedc.compiler.onnx_export import export_onnx  # onnx: only who asks for it needs it
+
+    with progress.phase("onnx") as phase:
+        data = export_onnx(graph, packer.floats, checkpoint.name)
+        phase.note(f"{len(data) / 2**20:.1f} MiB")
+        return data
+
+
 def _manifest(
     target: Target,
     program: Program,
@@ -111,7 +125,9 @@ def _manifest(
     options: CompileOptions,
 ) -> Manifest:
     tokens = special_tokens(checkpoint)
-    weights = [ManifestWeight(w.name, WEIGHTS_FILE, w.format, list(w.shape)) for w in program.weights]
+    weights = [
+        ManifestWeight(w.name, WEIGHTS_FILE, w.format, list(w.shape), w.stripes) for w in program.weights
+    ]
     return Manifest(
         schema_version=SCHEMA_VERSION,
         pagedc_version=facts.version,

@@ -3,7 +3,7 @@
 Constants are folded with it, and tests run whole graphs through it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import erf
 from typing import Any
 
@@ -78,6 +78,25 @@ def run(
     inputs = {"token_ids": token_ids, "positions": np.arange(tokens)}
     rows = np.arange(tokens) if rows is None else rows
     return _Interpreter(parameters, inputs, tokens, rows).value(graph.logits)
+
+
+def walk(graph: Graph, parameters: Callable[[str], Array], token_ids: Array) -> Iterator[tuple[Node, Array]]:
+    """Every value that depends on tokens, in order; dropped once nothing reads it, as constants are."""
+    tokens = len(token_ids)
+    inputs = {"token_ids": token_ids, "positions": np.arange(tokens)}
+    interpreter = _Interpreter(parameters, inputs, tokens, np.arange(tokens))
+    unread = {node: len(users) for node, users in graph.users().items()}
+    for node in graph.nodes:
+        if node.domain == "const":
+            continue  # computed where it is read
+        yield node, interpreter.value(node)
+        read = list(dict.fromkeys(node.inputs))
+        while read:
+            value = read.pop()
+            unread[value] -= 1
+            if not unread[value]:
+                del interpreter.values[value]
+                read += dict.fromkeys(value.inputs) if value.domain == "const" else ()
 
 
 class _Interpreter:

@@ -43,11 +43,13 @@ class CompileOptions:
     target: Target = "cpu"
     dtype: DType = "auto"
     quantize: Quantization = "auto"  # auto = keep the blocks of a quantised checkpoint, quantise nothing else
+    lora: str | None = None  # DIR or name=DIR of an adapter to merge into the weights
     max_model_len: int | None = None  # None = the model's own
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
     cpu: CpuLevel = "native"
     random_weights: bool = False
+    onnx: bool = False  # write graph.onnx
     dump_ir: Path | None = None
     threads: int = field(default_factory=default_threads)
     tune: Mode = "none"

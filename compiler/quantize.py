@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from pagedc.compiler.checkpoint.base import QuantizedTensor
+from pagedc.compiler.checkpoint.base import QuantizedTensor, Stored
 
 SHRINK = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75)  # candidate ranges, as shares of the full one
 REFINEMENTS = 4
@@ -40,6 +40,17 @@ def quantize(tensor: torch.Tensor, name: str) -> QuantizedTensor:
     found = [_search(chunk) for chunk in torch.split(groups, rows)]
     codes, scales, minimums = (torch.cat(parts) for parts in list(zip(*found, strict=True))[1:])
     return QuantizedTensor(codes.reshape(tensor.shape), scales, minimums, GROUP, 4)
+
+
+def round_to(weight: Stored, held: str) -> torch.Tensor:
+    """A matrix, or experts, as a packed layout holds it, in float32."""
+    if isinstance(weight, QuantizedTensor):
+        if weight.format == held:
+            return weight.dequantize()
+        weight = weight.dequantize()
+    if held in ROUNDED_FORMATS.values():
+        return quantize(weight.flatten(0, -2), held).dequantize().view(weight.shape)
+    return weight.to(torch.bfloat16).float() if held == "bf16" else weight.float()
 
 
 def _search(groups: torch.Tensor) -> _Grid:

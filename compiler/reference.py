@@ -1,18 +1,20 @@
 """The model as Hugging Face runs it, in float32, holding the weights that a package holds."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
 from pagedc.compiler.checkpoint import Checkpoint, QuantizedTensor
+from pagedc.compiler.checkpoint.base import Stored
 from pagedc.compiler.errors import CheckpointError
-from pagedc.compiler.quantize import GROUP, ROUNDED_FORMATS, quantize
+from pagedc.compiler.quantize import GROUP, ROUNDED_FORMATS, round_to
 from pagedc.compiler.trace import computed_buffers, quiet
 from pagedc.runtime.manifest import Manifest
 
 # A weight as it lies in the checkpoint → as the package rounds it, in float32.
-Rounding = Callable[[str, torch.Tensor | QuantizedTensor], torch.Tensor]
+Rounding = Callable[[str, Stored], torch.Tensor]
 
 
 class Reference:
@@ -37,11 +39,32 @@ class Reference:
             raise CheckpointError(f"{checkpoint.source}: holds no {missing[0]}")
         self._model = model.eval()
 
+    def outputs(self, token_ids: list[int], paths: set[str]) -> dict[str, torch.Tensor]:
+        """What each of these modules gives, of those that run once."""
+        found: dict[str, list[torch.Tensor | None]] = {}
+
+        def keep(path: str) -> Any:
+            return lambda module, given, output: found.setdefault(path, []).append(_only_tensor(output))
+
+        modules = dict(self._model.named_modules())
+        hooks = [modules[path].register_forward_hook(keep(path)) for path in sorted(paths) if path in modules]
+        self.logits(token_ids)
+        for hook in hooks:
+            hook.remove()
+        return {path: made[0] for path, made in found.items() if len(made) == 1 and made[0] is not None}
+
     def logits(self, token_ids: list[int]) -> torch.Tensor:
         """[len(token_ids), vocab_size] float32."""
         with torch.inference_mode(), quiet():
             found: torch.Tensor = self._model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0]
             return found.float()
+
+
+def _only_tensor(output: Any) -> torch.Tensor | None:
+    """What a module gives to the next, where that is one tensor: some wrap it in a tuple."""
+    parts = output if isinstance(output, tuple | list) else [output]
+    tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+    return tensors[0] if len(tensors) == 1 else None
 
 
 def rounding_of(manifest: Manifest) -> Rounding:
@@ -56,22 +79,19 @@ def rounding_of(manifest: Manifest) -> Rounding:
         for part in weight.name.partition("#")[0].split("|")
         if weight.format != "raw"
     }
-    dtype = torch.float32 if manifest.dtype == "float32" else torch.bfloat16
+    floats = "f32" if manifest.dtype == "float32" else "bf16"
 
-    def rounding(name: str, weight: torch.Tensor | QuantizedTensor) -> torch.Tensor:
-        held = formats.get(name, ROUNDED_FORMATS.get(manifest.quantization, "bf16"))
-        if isinstance(weight, QuantizedTensor):
-            if weight.format == held:
-                return weight.dequantize()
-            weight = weight.dequantize()
-        if held in ROUNDED_FORMATS.values() and weight.ndim > 1 and weight.shape[-1] % GROUP == 0:
-            return quantize(weight.flatten(0, -2), held).dequantize().view(weight.shape)
-        return weight.to(dtype).float() if weight.ndim > 1 else weight.float()
+    def rounding(name: str, weight: Stored) -> torch.Tensor:
+        if len(weight.shape) < 2:
+            return unrounded(name, weight)
+        held = formats.get(name, ROUNDED_FORMATS.get(manifest.quantization, floats))
+        whole_groups = weight.shape[-1] % GROUP == 0
+        return round_to(weight, held if whole_groups or isinstance(weight, QuantizedTensor) else floats)
 
     return rounding
 
 
-def unrounded(name: str, weight: torch.Tensor | QuantizedTensor) -> torch.Tensor:
+def unrounded(name: str, weight: Stored) -> torch.Tensor:
     """A weight as the checkpoint has it, in float32."""
     return weight.dequantize() if isinstance(weight, QuantizedTensor) else weight.float()
 

@@ -20,6 +20,7 @@ from pagedc.compiler.agreement import FLOAT32_FLOORS, ROUNDED_FLOORS, Agreement,
 from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.english import ENGLISH
 from pagedc.compiler.errors import OptionError, VerificationError
+from pagedc.compiler.layers import Module, compare_modules
 from pagedc.compiler.progress import Progress
 from pagedc.compiler.reference import Reference, rounding_of
 from pagedc.compiler.report import load_manifest
@@ -38,11 +39,25 @@ class Verification(NamedTuple):
     against: str
     agreement: Agreement
     floors: Floors
+    modules: list[Module]  # in the order they run
 
     @property
     def shortfalls(self) -> list[str]:
-        """What misses its floor; empty where all is well."""
-        return self.agreement.shortfalls(self.floors)
+        """What misses its floor, and where it departs first; empty where all is well."""
+        missed = self.agreement.shortfalls(self.floors)
+        if self.departure is not None:
+            first = f"the first module that departs is {self.departure.path} ({self.departure.error:.1e})"
+            return [*missed, first]
+        if missed and self.modules:
+            missed.append(
+                f"its graph and weights agree in all {len(self.modules)} modules: its program departs"
+            )
+        return missed
+
+    @property
+    def departure(self) -> Module | None:
+        """The first module whose output is another."""
+        return next((module for module in self.modules if module.departs), None)
 
 
 def verify(
@@ -53,10 +68,11 @@ def verify(
     num_tokens: int,
     threads: int,
     random_weights: bool = False,
+    lora: str | None = None,
 ) -> Verification:
     """Compare the logits of `num_tokens` tokens of English; raises CompileError where that cannot be."""
     manifest = load_manifest(package)
-    checkpoint = open_checkpoint(against, random_weights=random_weights)
+    checkpoint = open_checkpoint(against, random_weights=random_weights, lora=lora)
     torch.set_num_threads(threads)
     with progress.phase("reference") as phase:
         reference = Reference(checkpoint, rounding_of(manifest))
@@ -76,8 +92,11 @@ def verify(
                 )
             comparison.add(expected, logits, torch.tensor(token_ids[1:]))
             phase.advance()
+    with progress.phase("modules") as phase:
+        modules = compare_modules(package, manifest, checkpoint, reference, sequences[0])
+        phase.note(f"{sum(not module.departs for module in modules)} of {len(modules)} agree")
     floors = FLOAT32_FLOORS if _is_exact(manifest) else ROUNDED_FLOORS
-    return Verification(package, checkpoint.source, comparison.result(), floors)
+    return Verification(package, checkpoint.source, comparison.result(), floors, modules)
 
 
 def verification_as_dict(found: Verification) -> dict[str, Any]:
@@ -90,6 +109,7 @@ def verification_as_dict(found: Verification) -> dict[str, Any]:
         "floors": {
             name: value for name, value in found.floors._asdict().items() if value not in (0, float("inf"))
         },
+        "modules": {module.path: module.error for module in found.modules},
         "shortfalls": found.shortfalls,
     }
 
@@ -121,6 +141,12 @@ def print_verification(console: "Console", found: Verification) -> None:
     ):
         table.add_row(name, value, floor)
     console.print(table)
+    if found.modules:
+        worst = max(found.modules, key=lambda module: module.error)
+        console.print(
+            f"{len(found.modules)} modules in float32: largest error {worst.error:.1e}, {worst.path}",
+            markup=False,
+        )
 
 
 def _floor(form: str, value: float) -> str:

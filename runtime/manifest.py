@@ -75,6 +75,7 @@ class Weight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file: str  # relative to the package
     format: str  # of the packed layout: "f32", "bf16", "int4_g32_min", …
     shape: list[int]  # of the tensor before packing
+    stripes: int = 1  # its rows are packed 16 of each of so many equal parts in turn
 
 
 class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

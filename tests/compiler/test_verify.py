@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from pagedc.compiler.agreement import ROUNDED_FLOORS, Agreement
 from pagedc.compiler.checkpoint import QuantizedTensor
 from pagedc.compiler.errors import OptionError, VerificationError
+from pagedc.compiler.layers import Module
 from pagedc.compiler.progress import SilentProgress
 from pagedc.compiler.quantize import quantize
 from pagedc.compiler.reference import rounding_of
@@ -45,15 +46,16 @@ def quantized() -> QuantizedTensor:
 def test_weights_are_rounded_as_the_package_rounds_them(
     dtype: str, quantization: str, matrix: float, vector: float, blocks: float
 ) -> None:
-    held = [Weight("a|w", "", "int4_g32" if quantization == "gguf" else dtype, [2, 32])]
+    floats = "f32" if dtype == "float32" else "bf16"
+    held = [Weight("a|w", "", "int4_g32" if quantization == "gguf" else floats, [2, 32])]
     packed = msgspec.structs.replace(manifest(), dtype=dtype, quantization=quantization, weights=held)
     rounding = rounding_of(packed)
-    for weight, expected in (
-        (torch.full((2, 32), THIRD), matrix),
-        (torch.full((32,), THIRD), vector),
-        (quantized(), blocks),
+    for name, weight, expected in (
+        ("other", torch.full((2, 32), THIRD), matrix),
+        ("other", torch.full((32,), THIRD), vector),
+        ("w", quantized(), blocks),
     ):
-        found = rounding("w", weight)
+        found = rounding(name, weight)
         assert found.dtype == torch.float32
         assert torch.equal(found, torch.full_like(found, expected))
 
@@ -102,11 +104,29 @@ def test_a_package_that_does_not_open_is_told_in_its_own_words(tmp_path: Path) -
 
 def test_a_person_sees_each_figure_beside_its_floor() -> None:
     agreement = Agreement(2000, 0.9912, 0.0002, 27.17, 27.16, 0.05)
-    found = Verification(Path("a.pagedc"), "a", agreement, ROUNDED_FLOORS)
+    found = Verification(Path("a.pagedc"), "a", agreement, ROUNDED_FLOORS, [Module("layers.0", 1e-6)])
     stream = io.StringIO()
     print_verification(Console(file=stream, width=100), found)
-    for part in ("2000 tokens", "99.12%", "≥ 98%", "0.000200", "≤ 0.0008", "27.1700", "≤ 0.3%"):
+    for part in (
+        "2000 tokens",
+        "99.12%",
+        "≥ 98%",
+        "0.000200",
+        "≤ 0.0008",
+        "27.1700",
+        "≤ 0.3%",
+        "1.0e-06, layers.0",
+    ):
         assert part in stream.getvalue()
     facts = verification_as_dict(found)
     assert facts["shortfalls"] == []
     assert facts["floors"] == {"top1_agreement": 0.98, "mean_kl": 0.0008, "perplexity_change": 0.003}
+
+
+def test_the_first_departure_is_named() -> None:
+    agreement = Agreement(2000, 0.5, 0.2, 27.17, 27.16, 0.05)
+    modules = [Module("layers.0", 1e-6), Module("layers.1.mlp", 0.3), Module("layers.2", float("nan"))]
+    found = Verification(Path("a.pagedc"), "a", agreement, ROUNDED_FLOORS, modules)
+    assert found.shortfalls[-1] == "the first module that departs is layers.1.mlp (3.0e-01)"
+    agreeing = found._replace(modules=modules[:1])
+    assert agreeing.shortfalls[-1] == "its graph and weights agree in all 1 modules: its program departs"
