@@ -141,6 +141,7 @@ def _manifest(
             max_model_len=facts.limits.max_model_len,
             bos_token_id=tokens.bos,
             eos_token_ids=tokens.eos,
+            hidden_size=program.hidden_size if target.describe().kind == "cpu" else 0,
             tool_parser=tool_parser(checkpoint.tokenizer_files),
             reasoning_parser=reasoning_parser(checkpoint.tokenizer_files),
         ),

@@ -109,3 +109,14 @@ class Program:
     logits: Buffer
     num_attention_layers: int
     arena_bytes: dict[str, int] = field(default_factory=dict)  # domain → bytes a token or row
+
+    @property
+    def head(self) -> Call | None:
+        """The linear that makes logits of hidden states; None where something else makes them."""
+        linears = [call for call in self.calls if call.kind == "linear" and call.outputs[0].domain == "row"]
+        return linears[0] if len(linears) == 1 else None
+
+    @property
+    def hidden_size(self) -> int:
+        """Of the rows that the head reads; 0 = there is no such head."""
+        return 0 if self.head is None else int(self.head.constants["k"])

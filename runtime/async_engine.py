@@ -24,6 +24,7 @@ from pagedc.runtime.messages import (
     Start,
     TokenEvent,
 )
+from pagedc.runtime.pooling import Pooling
 from pagedc.runtime.sampling_params import SamplingParams
 
 # Seconds: the first restart is immediate, each further one of an engine that does not stay alive waits
@@ -110,6 +111,7 @@ class AsyncEngine:
         *,
         priority: int = 0,  # smaller = sooner
         cache_salt: str = "",
+        pooling: Pooling = "",
     ) -> AsyncIterator[TokenEvent]:
         """Yield what each of the `params.n` sequences brings until all have a finish_reason.
 
@@ -129,7 +131,7 @@ class AsyncEngine:
             self._note_idle()
         if request_id in self._streams:
             raise RequestError(f"request_id {request_id} is in use")
-        message = AddRequest(request_id, list(prompt_token_ids), params, priority, cache_salt)
+        message = AddRequest(request_id, list(prompt_token_ids), params, priority, cache_salt, pooling)
         self._send(message)  # nothing is awaited between here and the stream's registration
         stream = self._streams[request_id] = EventStream(params.n)
         self._begin_watch()

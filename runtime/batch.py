@@ -53,6 +53,8 @@ class Batch:
     bias_values: Float32
     allowed_tokens: NDArray[np.uint32]  # [masks, ceil(vocab_size / 32)]
     max_logprobs: int = 0  # K
+    wants_hidden: bool = False
+    skips_head: bool = False  # hidden states are all that is wanted
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class StepResult:
     top_ids: Int32  # [R, K]
     top_logprobs: Float32  # [R, K]
     logits: Float32 | None = None  # [R, vocab_size], where asked for
+    hidden: Float32 | None = None  # [R, hidden_size], where asked for
 
 
 class Executor(Protocol):

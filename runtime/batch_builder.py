@@ -104,6 +104,8 @@ class BatchBuilder:
             bias_values=sampling.bias_values,
             allowed_tokens=allowed_tokens,
             max_logprobs=sampling.max_logprobs,
+            wants_hidden=any(sequence.pooling for sequence in schedule.sequences),
+            skips_head=all(sequence.pooling for sequence in schedule.sequences),
         )
         return PreparedBatch(batch, sampled, prompt_rows)
 

@@ -7,13 +7,14 @@ import secrets
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pagedc.runtime.batch import Executor, StepResult
+from pagedc.runtime.batch import Executor, Float32, StepResult
 from pagedc.runtime.batch_builder import BatchBuilder, PreparedBatch
 from pagedc.runtime.block_manager import BlockManager
 from pagedc.runtime.config import EngineConfig
 from pagedc.runtime.errors import ContextLengthError, RequestError
 from pagedc.runtime.messages import AddRequest, EngineStats, Logprob, TokenEvent
 from pagedc.runtime.messages import RequestError as Refusal
+from pagedc.runtime.pooling import Pooler
 from pagedc.runtime.row_template import make_row_template
 from pagedc.runtime.scheduler import Schedule, Scheduler
 from pagedc.runtime.sequence import Sequence, Status, int32_array
@@ -46,6 +47,7 @@ class Engine:
         self._sequences: dict[str, list[Sequence]] = {}  # of each open request, those that have not ended
         self._siblings: dict[int, list[Sequence]] = {}  # held until the prompt they share is computed
         self._prompt_logprobs: dict[int, list[Logprob | None]] = {}
+        self._poolers: dict[int, Pooler] = {}
         self._num_added = 0
         self._num_prompt_tokens = 0
         self._num_generation_tokens = 0
@@ -78,7 +80,10 @@ class Engine:
                 stop_ids=stop_ids,
                 priority=request.priority,
                 cache_salt=request.cache_salt,
-                wants_prompt_logprobs=params.prompt_logprobs is not None and i == 0,
+                # All rows of its prompt, none of them found in the prefix cache: what pooling needs too.
+                wants_prompt_logprobs=(params.prompt_logprobs is not None and i == 0)
+                or request.pooling in ("mean", "cls"),
+                pooling=request.pooling,
             )
             for i in range(params.n)
         ]
@@ -157,6 +162,8 @@ class Engine:
             if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
                 wrong = next(token_id for token_id in token_ids if not 0 <= token_id < vocab_size)
                 raise RequestError(f"{name} holds token id {wrong}, not in [0, {vocab_size})", param=name)
+        if request.pooling and (self.config.hidden_size == 0 or params.n > 1):
+            raise RequestError("this package's program gives no hidden states", param="pooling")
         if params.grammar and self._grammars is None:
             raise RequestError("this engine has no tokenizer to follow a grammar with", param="grammar")
         if params.n > self.config.max_num_seqs:
@@ -169,7 +176,40 @@ class Engine:
         for sequence, num_tokens in zip(*schedule, strict=True):
             sequence.num_computed_tokens += num_tokens
             block_manager.commit(sequence)
+        if result.hidden is not None:
+            return self._pool(prepared, result.hidden) + self._take_tokens(prepared, result)
+        return self._take_tokens(prepared, result)
+
+    def _pool(self, prepared: PreparedBatch, hidden: Float32) -> list[TokenEvent]:
+        """Take up hidden states; the sequences whose last one came end with their embedding."""
         for sequence, first_row, position, num_rows in prepared.prompt_rows:
+            if sequence.pooling:
+                if position == 0:  # also when it starts again after a preemption
+                    self._poolers[sequence.seq_id] = Pooler(sequence.pooling)
+                self._poolers[sequence.seq_id].add(hidden[first_row : first_row + num_rows])
+        events = []
+        for row, sequence in enumerate(prepared.sampled):
+            if sequence.pooling:
+                pooler = self._poolers.get(sequence.seq_id) or Pooler(sequence.pooling)
+                pooler.add(hidden[row : row + 1])
+                events.append(
+                    TokenEvent(
+                        sequence.request_id,
+                        sequence.index,
+                        [],
+                        finish_reason="stop",
+                        num_cached_tokens=sequence.num_cached_tokens,
+                        embedding=pooler.embedding(),
+                    )
+                )
+                self._num_prompt_tokens += sequence.num_prompt_tokens
+                self._finish(sequence)
+        return events
+
+    def _take_tokens(self, prepared: PreparedBatch, result: StepResult) -> list[TokenEvent]:
+        for sequence, first_row, position, num_rows in prepared.prompt_rows:
+            if sequence.pooling:
+                continue
             if position == 0:  # also when it starts again after a preemption
                 self._prompt_logprobs[sequence.seq_id] = [None]
             num_logprobs = sequence.params.prompt_logprobs or 0
@@ -265,6 +305,7 @@ class Engine:
 
     def _finish(self, sequence: Sequence) -> None:
         self._prompt_logprobs.pop(sequence.seq_id, None)
+        self._poolers.pop(sequence.seq_id, None)
         open_sequences = self._sequences[sequence.request_id]
         open_sequences.remove(sequence)
         if not open_sequences:

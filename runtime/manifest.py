@@ -28,6 +28,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_model_len: int
     bos_token_id: int | None = None
     eos_token_ids: list[int] = []
+    hidden_size: int = 0  # of the rows that embeddings are made of; 0 = the program does not give them
     tool_parser: str = ""  # how it calls tools, of runtime/tool_parsers/formats.py; "" = in no known way
     reasoning_parser: str = ""  # how it thinks aloud; "" = it does not
 

@@ -8,6 +8,7 @@ import msgspec
 
 from pagedc.runtime.config import EngineOptions
 from pagedc.runtime.grammars import GrammarKind
+from pagedc.runtime.pooling import Pooling
 from pagedc.runtime.sampling_params import SamplingParams
 
 
@@ -19,6 +20,7 @@ class AddRequest(msgspec.Struct, frozen=True, tag=True, array_like=True):
     params: SamplingParams
     priority: int = 0
     cache_salt: str = ""
+    pooling: Pooling = ""  # an embedding of the prompt instead of tokens after it
 
 
 class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -58,6 +60,7 @@ class TokenEvent(msgspec.Struct, frozen=True, array_like=True):
     stop_token_id: int | None = None  # the token that ended it, where one did; it is the last of token_ids
     num_cached_tokens: int = 0  # of the prompt, found in the prefix cache
     prompt_logprobs: list[Logprob | None] | None = None  # with the first event only; the first is None
+    embedding: bytes = b""  # float32, where it was asked for
 
 
 class RequestError(msgspec.Struct, frozen=True, array_like=True):

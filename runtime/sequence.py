@@ -4,6 +4,7 @@ from array import array
 from dataclasses import dataclass, field
 from enum import Enum
 
+from pagedc.runtime.pooling import Pooling
 from pagedc.runtime.row_template import RowTemplate
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.structured_output import GrammarState
@@ -40,6 +41,7 @@ class Sequence:
     priority: int = 0  # smaller = sooner
     cache_salt: str = ""
     wants_prompt_logprobs: bool = False
+    pooling: Pooling = ""
     grammar: GrammarState | None = None
 
     status: Status = Status.WAITING

@@ -55,6 +55,8 @@ typedef struct {
   int32_t* top_ids_out;       // [R, K]
   float* top_logprobs_out;    // [R, K]
   float* logits_out;          // [R, vocab_size] the model's raw logits, or NULL
+  float* hidden_out;          // [R, hidden_size] what the head reads, or NULL
+  int32_t skip_head;          // with hidden_out: no logits, and nothing is chosen
 } pagedc_batch;
 
 typedef struct {

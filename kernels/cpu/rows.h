@@ -45,6 +45,15 @@ PAGEDC_INLINE void select_rows(const Worker& worker, const pagedc_batch& batch, 
   });
 }
 
+// out[r] = x[r] as floats, for each of the step's rows; x's rows are `stride` values apart.
+template <class V>
+PAGEDC_INLINE void widen_rows(const Worker& worker, const pagedc_batch& batch, const V* x, int64_t stride, int64_t width,
+                              float* out) {
+  for_tokens(worker, batch.num_rows, [&](int64_t r) {
+    for (int64_t i = 0; i < width; ++i) out[r * width + i] = to_float(x[r * stride + i]);
+  });
+}
+
 // A linear's epilogue that stores rows of LD floats.
 template <int64_t LD>
 struct StoreRows {

@@ -45,8 +45,16 @@ class BatchStruct(ctypes.Structure):
         ("max_logprobs", ctypes.c_int32),
         *(
             (name, ctypes.c_void_p)
-            for name in ("token_ids_out", "logprobs_out", "top_ids_out", "top_logprobs_out", "logits_out")
+            for name in (
+                "token_ids_out",
+                "logprobs_out",
+                "top_ids_out",
+                "top_logprobs_out",
+                "logits_out",
+                "hidden_out",
+            )
         ),
+        ("skip_head", ctypes.c_int32),
     ]
 
 
@@ -76,6 +84,7 @@ def open_cpu_executor(package: Package, config: EngineConfig) -> "CpuExecutor":
             num_blocks=config.num_blocks,
             num_state_slots=config.max_num_seqs,
             vocab_size=config.vocab_size,
+            hidden_size=package.manifest.model.hidden_size,
         )
     except BaseException:
         weights.close()
@@ -97,9 +106,11 @@ class CpuExecutor:
         num_blocks: int,
         num_state_slots: int,
         vocab_size: int,
+        hidden_size: int = 0,
     ) -> None:
         self.num_blocks = num_blocks
         self._vocab_size = vocab_size
+        self._hidden_size = hidden_size
         self._keep_alive = keep_alive
         self._library = _load(program)
         options = OptionsStruct(num_threads, max_num_tokens, max_num_rows, num_blocks, num_state_slots)
@@ -141,6 +152,9 @@ class CpuExecutor:
             setattr(struct, name, staging.put(getattr(batch, name)))
         logits = np.empty((num_rows, self._vocab_size), np.float32) if want_logits else None
         struct.logits_out = None if logits is None else logits.ctypes.data
+        hidden = np.empty((num_rows, self._hidden_size), np.float32) if batch.wants_hidden else None
+        struct.hidden_out = None if hidden is None else hidden.ctypes.data
+        struct.skip_head = batch.skips_head
         status = self._library.pagedc_step(self._handle, self._batch_pointer)
         if status != 0:
             size = f"{struct.num_tokens} tokens and {num_rows} rows"
@@ -152,6 +166,7 @@ class CpuExecutor:
             top_ids=self._top_ids[:num_top].reshape(num_rows, max_logprobs),
             top_logprobs=self._top_logprobs[:num_top].reshape(num_rows, max_logprobs),
             logits=logits,
+            hidden=hidden,
         )
 
     def close(self) -> None:

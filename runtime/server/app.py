@@ -11,6 +11,7 @@ from tornado.web import Application, RequestHandler
 from pagedc.runtime.server.failures import status_failure
 from pagedc.runtime.server.handlers.admin import AdminModelHandler, AdminModelsHandler
 from pagedc.runtime.server.handlers.base import UnknownRouteHandler
+from pagedc.runtime.server.handlers.embeddings import EmbeddingsHandler
 from pagedc.runtime.server.handlers.generate import ChatCompletionsHandler, CompletionsHandler
 from pagedc.runtime.server.handlers.items import CountTokensHandler, MessagesHandler, ResponsesHandler
 from pagedc.runtime.server.handlers.status import (
@@ -41,6 +42,7 @@ def make_app(state: ServerState) -> Application:
     routes: list[tuple[str, type[RequestHandler]]] = [
         (r"/v1/chat/completions", ChatCompletionsHandler),
         (r"/v1/completions", CompletionsHandler),
+        (r"/v1/embeddings", EmbeddingsHandler),
         (r"/v1/responses", ResponsesHandler),
         (r"/v1/messages", MessagesHandler),
         (r"/v1/messages/count_tokens", CountTokensHandler),

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from pagedc.runtime.errors import NotFoundError, OverloadedError
 from pagedc.runtime.messages import EngineStats, Ready, TokenEvent
 from pagedc.runtime.metrics import Metrics
+from pagedc.runtime.pooling import Pooling
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.server.served_model import ServedModel
@@ -40,6 +41,7 @@ class Engine(Protocol):
         *,
         priority: int = 0,
         cache_salt: str = "",
+        pooling: Pooling = "",
     ) -> AsyncIterator[TokenEvent]: ...
 
     def abort(self, request_id: str, index: int | None = None) -> None: ...

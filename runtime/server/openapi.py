@@ -15,6 +15,7 @@ from pagedc.runtime.server.protocol import (
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,
+    EmbeddingsRequest,
     LoadRequest,
     TokenizeRequest,
 )
@@ -24,6 +25,7 @@ from pagedc.runtime.server.responses_protocol import ResponsesRequest
 _POSTS: tuple[tuple[str, str, type], ...] = (
     ("/v1/chat/completions", "Answer a conversation", ChatCompletionRequest),
     ("/v1/completions", "Continue texts", CompletionRequest),
+    ("/v1/embeddings", "Embeddings of texts", EmbeddingsRequest),
     ("/v1/responses", "Answer a conversation, as output items", ResponsesRequest),
     ("/v1/messages", "Answer a conversation, in Anthropic's form", MessagesRequest),
     ("/v1/messages/count_tokens", "Count a conversation's tokens", CountTokensRequest),

@@ -4,7 +4,7 @@ Every documented field of OpenAI's two endpoints stands here; a field that stand
 it. What the values may be, and which are refused, is `validation.py`'s: these structs give names and types.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -224,6 +224,17 @@ class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
     tokens: list[int]
     model: str | None = None
+
+
+class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/embeddings."""
+
+    model: str
+    input: str | list[str | int | list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    pooling: Literal["mean", "last", "cls"] | None = None  # an extension; without it "mean"
+    user: str | None = None  # harmless
 
 
 class LoadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -32,6 +32,7 @@ class ServedModel:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     path: Path  # of the package
+    hidden_size: int = 0  # of an embedding; 0 = the package gives none
     facts: dict[str, str] = field(default_factory=dict)  # of the package, for people
     tool_parser: str = ""  # of tool_parsers/formats.py: how it calls tools; "" = as JSON, if at all
     reasoning_parser: str = ""  # how it thinks aloud; "" = it does not
@@ -110,6 +111,7 @@ def open_served_model(
         tokenizer=Tokenizer(package.tokenizer_path),
         chat_template=chat_template,
         path=package.path,
+        hidden_size=model.hidden_size,
         facts=package_facts(package),
         tool_parser=choose_parser("--tool-parser", TOOL_FORMATS, model.tool_parser, tool_parser),
         reasoning_parser=choose_parser(

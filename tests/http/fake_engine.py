@@ -7,10 +7,12 @@ answer after N tokens, "#say TEXT#" makes TEXT the answer.
 
 import asyncio
 import re
+import struct
 from collections.abc import AsyncGenerator, Sequence
 
 from pagedc.runtime.errors import EngineDeadError, EngineError, RequestError
 from pagedc.runtime.messages import EngineStats, Logprob, Ready, TokenEvent
+from pagedc.runtime.pooling import Pooling
 from pagedc.runtime.sampling_params import SamplingParams
 
 PANGRAM = "The quick brown fox jumps over the lazy dog. "
@@ -63,12 +65,18 @@ class FakeEngine:
         *,
         priority: int = 0,
         cache_salt: str = "",
+        pooling: Pooling = "",
     ) -> AsyncGenerator[TokenEvent, None]:
         """One byte of PANGRAM a token and sequence."""
         prompt = bytes(token_id for token_id in prompt_token_ids if token_id < 256).decode("utf-8", "replace")
         if "#refuse" in prompt:
             raise RequestError("refused by the engine", param="prompt")
         eos_after = int(match[1]) if (match := re.search(r"#eos (\d+)", prompt)) else None
+        if pooling:
+            values = [len(prompt_token_ids), 3.0, ("mean", "last", "cls").index(pooling), 0.0]
+            embedding = struct.pack("4f", *values)
+            yield TokenEvent(request_id, 0, [], finish_reason="stop", embedding=embedding)
+            return
         said = match[1].encode() if (match := re.search(r"#say (.*?)#", prompt, re.DOTALL)) else None
         self._running.add(request_id)
         try:

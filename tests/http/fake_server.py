@@ -33,6 +33,7 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
         tokenizer=Tokenizer(directory),
         chat_template=ChatTemplate.open(directory),
         path=directory.parent,
+        hidden_size=4,
         facts={"model": "fake (none)"},
         tool_parser=settings.get("tool_parser", ""),
         reasoning_parser=settings.get("reasoning_parser", ""),

@@ -21,7 +21,7 @@ ARRAYS = (
     "bias_values",
     "allowed_tokens",
 )
-OUTPUTS = ("token_ids_out", "logprobs_out", "top_ids_out", "top_logprobs_out", "logits_out")
+OUTPUTS = ("token_ids_out", "logprobs_out", "top_ids_out", "top_logprobs_out", "logits_out", "hidden_out")
 
 
 class PagedcBatch(ctypes.Structure):
@@ -30,6 +30,7 @@ class PagedcBatch(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ARRAYS),
         ("max_logprobs", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in OUTPUTS),
+        ("skip_head", ctypes.c_int32),
     )
 
 

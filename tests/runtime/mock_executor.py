@@ -38,7 +38,10 @@ class MockExecutor:
         for i, row in enumerate(batch.logits_rows.tolist()):
             s = int(np.searchsorted(batch.query_start_loc, row, side="right")) - 1
             logits[i] = self._logits(self._context(batch, s, int(batch.positions[row]) + 1))
-        return self._sample(batch, logits, logits if want_logits else None)
+        result = self._sample(batch, logits, logits if want_logits else None)
+        if batch.wants_hidden:
+            result.hidden = logits[:, : self.config.hidden_size]
+        return result
 
     def close(self) -> None:
         pass

@@ -108,6 +108,8 @@ class _Emitter:
             if section.kind == "select_rows" and not in_rows:
                 in_rows = True
                 lines.append("  if (s.num_rows == 0) return;")
+            if section is self.program.head:
+                lines += self._hidden_rows(section)
             lines += self._call(0, section, LayerTable())
         self.declarations = []
         logits = self._pointer(Operand(self.program.logits), "float", str(self.program.logits.offset))
@@ -301,6 +303,17 @@ class _Emitter:
                 extra = {"name": name, "decay": decay_kind(call), "state_bytes": state_bytes(call)}
                 facts.append({**call.constants, **extra, "is_delta": str(call.constants["is_delta"]).lower()})
         return facts
+
+    def _hidden_rows(self, head: Call) -> list[str]:
+        operand = head.operands[0]
+        x = self._pointer(operand, CTYPES[operand.buffer.dtype], str(operand.buffer.offset))
+        strides = f"{operand.buffer.width}, {head.constants['k']}"
+        return [
+            "  if (s.batch.hidden_out) {  // hidden states are wanted too, or instead of tokens",
+            f"    widen_rows(s.worker, s.batch, {x}, {strides}, s.batch.hidden_out);",
+            "    if (s.batch.skip_head) return;",
+            "  }",
+        ]
 
     def _select_rows(self, call: Call, text: dict[str, str]) -> list[str]:
         operand = call.operands[0]

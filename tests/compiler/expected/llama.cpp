@@ -348,6 +348,10 @@ void forward(const Step& s) {
   bf16* const norm_select_rows = s.row<bf16>(0);
   select_rows(s.worker, s.batch, norm_cast, 64, norm_select_rows);
   s.worker.barrier();
+  if (s.batch.hidden_out) {  // hidden states are wanted too, or instead of tokens
+    widen_rows(s.worker, s.batch, norm_select_rows, 64, 64, s.batch.hidden_out);
+    if (s.batch.skip_head) return;
+  }
   // lm_head: linear [R, 64] → [R, 211]
   float* const lm_head = s.row<float>(128);
   linear<BF16, 211, 64>(s.worker, s.num_rows, norm_select_rows, 64, s.weight(1), StoreRows<211>{lm_head});

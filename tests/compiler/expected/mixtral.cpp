@@ -495,6 +495,10 @@ void forward(const Step& s) {
   float* const norm_select_rows = s.row<float>(0);
   select_rows(s.worker, s.batch, norm_mul, 64, norm_select_rows);
   s.worker.barrier();
+  if (s.batch.hidden_out) {  // hidden states are wanted too, or instead of tokens
+    widen_rows(s.worker, s.batch, norm_select_rows, 64, 64, s.batch.hidden_out);
+    if (s.batch.skip_head) return;
+  }
   // lm_head: linear [R, 64] → [R, 211]
   float* const lm_head = s.row<float>(256);
   linear<F32, 211, 64>(s.worker, s.num_rows, norm_select_rows, 64, s.weight(24), StoreRows<211>{lm_head});
