@@ -4,6 +4,7 @@ The engine sees numpy arrays and token ids; it knows neither tensors nor text no
 """
 
 import secrets
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -67,6 +68,7 @@ class Engine:
         if not params.ignore_eos:
             stop_ids |= self.eos_token_ids
         base_seed = params.seed if params.seed is not None else secrets.randbits(63)
+        arrived = time.monotonic()
         sequences = [
             Sequence(
                 seq_id=self._num_added + i,
@@ -84,6 +86,7 @@ class Engine:
                 wants_prompt_logprobs=(params.prompt_logprobs is not None and i == 0)
                 or request.pooling in ("mean", "cls"),
                 pooling=request.pooling,
+                arrived=arrived,
             )
             for i in range(params.n)
         ]
@@ -117,6 +120,9 @@ class Engine:
         schedule = self.scheduler.schedule()
         if not schedule.sequences:
             return []
+        for sequence in schedule.sequences:
+            if sequence.queue_seconds is None:
+                sequence.queue_seconds = time.monotonic() - sequence.arrived
         prepared = self._builder.build(schedule)
         result = self._executor.step(prepared.batch)
         return self._postprocess(schedule, prepared, result)
@@ -242,6 +248,7 @@ class Engine:
             stop_token_id=taken.stop_token_id,
             num_cached_tokens=sequence.num_cached_tokens if is_first else 0,
             prompt_logprobs=self._pop_prompt_logprobs(sequence) if is_first else None,
+            queue_seconds=sequence.queue_seconds or 0.0 if is_first else 0.0,
         )
         if is_first:
             self._num_prompt_tokens += sequence.num_prompt_tokens if sequence.index == 0 else 0

@@ -61,6 +61,7 @@ class TokenEvent(msgspec.Struct, frozen=True, array_like=True):
     num_cached_tokens: int = 0  # of the prompt, found in the prefix cache
     prompt_logprobs: list[Logprob | None] | None = None  # with the first event only; the first is None
     embedding: bytes = b""  # float32, where it was asked for
+    queue_seconds: float = 0.0  # that it waited for its first step; with the first event only
 
 
 class RequestError(msgspec.Struct, frozen=True, array_like=True):

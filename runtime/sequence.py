@@ -42,6 +42,8 @@ class Sequence:
     cache_salt: str = ""
     wants_prompt_logprobs: bool = False
     pooling: Pooling = ""
+    arrived: float = 0.0  # on the monotonic clock
+    queue_seconds: float | None = None  # until its first step
     grammar: GrammarState | None = None
 
     status: Status = Status.WAITING

@@ -150,6 +150,8 @@ class Generation:
             self._num_cached[prompt_index] = event.num_cached_tokens
             self.prompt_logprobs[prompt_index] = event.prompt_logprobs
         if token_ids:
+            if not choice.num_tokens:
+                self._metrics.request_queue_time.observe(event.queue_seconds)
             self._observe(choice, len(token_ids))
         detokenizer = choice.detokenizer
         if event.stop_token_id is None:

@@ -189,6 +189,7 @@ def test_metrics(start_server: Start) -> None:
         "time_to_first_token_seconds",
         "inter_token_latency_seconds",
         "time_per_output_token_seconds",
+        "request_queue_time_seconds",
     ):
         assert f'pagedc:{name}_bucket{{le="+Inf",model_name="fake"}}' in text
     assert server.metric("e2e_request_latency_seconds_count") == 3
