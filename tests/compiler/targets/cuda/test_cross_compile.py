@@ -53,10 +53,14 @@ def test_every_kernel_becomes_a_cubin(arch: str, name: str, tmp_path: Path) -> N
 def test_what_does_not_compile_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "__init__.py").write_text("")
-    source = "import triton\nimport triton.language as tl\n@triton.jit\ndef wrong(x):\n    tl.store(x, nothing)\n"
+    source = (
+        "import triton\nimport triton.language as tl\n@triton.jit\ndef wrong(x):\n    tl.store(x, nothing)\n"
+    )
     (tmp_path / "kernels" / "bad.py").write_text(source)
     binary = Binary("bad", "wrong", (("x", "*fp32"),), (), (), 1, 1, False)
-    with pytest.raises(ToolchainError, match="cannot be compiled for sm_90: bad.wrong: .*nothing") as raised:
+    with pytest.raises(
+        ToolchainError, match=r"cannot be compiled for sm_90: bad\.wrong: .*nothing"
+    ) as raised:
         compile_binaries(tmp_path, [binary], "sm_90", 1)
     assert "\n" not in str(raised.value)
 
