@@ -138,8 +138,10 @@ class Kernels:
             shared_x=c["shared_x"],
             weight_format=call.weights[0].format,
         )
-        width = c["k"] if c["shared_x"] else c["top_k"] * c["k"]
-        x = self._operand(arguments, call, 0, (size, width), call.operands[0].buffer.width)
+        rows, stride = size * c["top_k"], c["k"]
+        if c["shared_x"]:
+            rows, stride = size, call.operands[0].buffer.width
+        x = self._operand(arguments, call, 0, (rows, c["k"]), stride)
         ids = self._operand(arguments, call, 1, (size, c["top_k"]))
         out = self._output(arguments, call.outputs[0], (size * c["top_k"], c["n"]))
         config = self.configs.of("grouped_linear", spec, size)
