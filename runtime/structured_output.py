@@ -72,7 +72,9 @@ class GrammarState:
     def forced_tokens(self) -> list[int]:
         """The tokens that must come next, however the model scores them."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
-        return tokens
+        # A character that the vocabulary cannot spell (SmolLM2's lacks some bytes) comes as tokens of
+        # another text.
+        return tokens[: self._matcher.validate_tokens(tokens)] if tokens else tokens
 
 
 class Compiled(NamedTuple):

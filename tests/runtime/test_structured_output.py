@@ -4,6 +4,7 @@ says.
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -227,6 +228,26 @@ def test_a_grammar_that_grows_too_complex_ends_its_request_alone(make_engine: Ca
     events = run(engine, request("bad", regex("(.{1,1000}){1,1000}"), n=2), request("good", choice(["a"])))
     assert [key for key, each in events.items() if each[-1].finish_reason] == [("good", 0)]
     assert [refusal.request_id for refusal in engine.take_refusals()] == ["bad"]
+
+
+def test_what_the_vocabulary_cannot_spell_is_refused(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    spelled = json.loads(file.read_text())
+    vocabulary = spelled["model"]["vocab"]
+    vocabulary["unused"] = vocabulary.pop("ó")  # the byte F3, with which U+F1234 begins
+    file.write_text(json.dumps(spelled))
+    config = EngineConfig(
+        block_size=4, num_blocks=64, max_model_len=64, max_num_seqs=4, max_num_batched_tokens=24,
+        max_num_rows=12, vocab_size=VOCAB_SIZE,
+    )  # fmt: skip
+    engine = Engine(MockExecutor(config), config, [EOS], GrammarCompiler(file, VOCAB_SIZE, [EOS]))
+    events = run(engine, request("bad", choice(["ab\U000f1234c"])), request("good", choice(["abc"])))
+    assert text_of(events["good", 0]) == "abc"
+    assert all(each[-1].finish_reason is None for key, each in events.items() if key[0] == "bad")
+    assert [refusal.request_id for refusal in engine.take_refusals()] == ["bad"]
+    given = bytes(token for event in events["bad", 0] for token in event.token_ids)
+    assert given == "ab\U000f1234".encode()[: len(given)]
 
 
 def test_a_request_is_aborted_while_its_grammar_is_compiled(make_engine: Callable[..., Engine]) -> None:
