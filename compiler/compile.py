@@ -56,7 +56,8 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
         phase.note(f"{checkpoint.name}, {checkpoint.config.model_type}")
     with progress.phase("trace") as phase:
         graph = trace(checkpoint.config)
-        phase.note(f"{len(graph.nodes)} nodes")
+        limit = "" if graph.max_tokens is None else f", for up to {graph.max_tokens} tokens"
+        phase.note(f"{len(graph.nodes)} nodes{limit}")
     with progress.phase("passes") as phase:
         dtype = checkpoint.dtype if options.dtype == "auto" else options.dtype
         packer = WeightPacker(checkpoint, dtype, options.quantize, target.layout)
@@ -66,7 +67,7 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
     with progress.phase("lower") as phase:
         program = lower(graph, target.print_body, fuses_epilogues=target.fuses_epilogues)
         phase.note(f"{len(program.calls)} calls, {len(program.row_functions)} row kernels")
-    facts = Facts(checkpoint.name, _version(), dtype, _limits(checkpoint, options))
+    facts = Facts(checkpoint.name, _version(), dtype, _limits(checkpoint, options, graph.max_tokens))
     if options.tune != "none" or options.tuning is not None:
         with progress.phase("tune") as phase:
             target.tune(program, facts, phase)
@@ -167,22 +168,23 @@ def _manifest(
     )
 
 
-def _limits(checkpoint: Checkpoint, options: CompileOptions) -> Limits:
+def _limits(checkpoint: Checkpoint, options: CompileOptions, traced: int | None) -> Limits:
     return Limits(
-        max_model_len=_max_model_len(checkpoint, options),
+        max_model_len=_max_model_len(checkpoint, options, traced),
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
     )
 
 
-def _max_model_len(checkpoint: Checkpoint, options: CompileOptions) -> int:
-    """The config's longest sequence, or a shorter one that was asked for."""
+def _max_model_len(checkpoint: Checkpoint, options: CompileOptions, traced: int | None) -> int:
+    """The longest sequence of the config and of the trace, or a shorter one that was asked for."""
     config = checkpoint.config.get_text_config()
     longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    known = [int(length) for length in (longest, traced) if length is not None]
     if options.max_model_len is None:
-        return int(longest or DEFAULT_MODEL_LEN)
-    if longest is not None and options.max_model_len > longest:
-        raise OptionError(f"max_model_len is {options.max_model_len}, above the model's own {longest}")
+        return min(known, default=DEFAULT_MODEL_LEN)
+    if known and options.max_model_len > min(known):
+        raise OptionError(f"max_model_len is {options.max_model_len}, above the model's own {min(known)}")
     return options.max_model_len
 
 

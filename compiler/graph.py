@@ -75,6 +75,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     output: Node | None = None
     counter: int = 0
+    max_tokens: int | None = None  # of a sequence that it was traced for; None = any number
 
     def add(self, node: Node) -> Node:
         """Append a node and name it."""

@@ -192,7 +192,7 @@ class _Interpreter:
                     "tsk,tsnk->tsn", np.broadcast_to(x, (*args[1].shape, x.shape[-1])), args[2][0][args[1]]
                 )
             case "attention":
-                return causal_attention(args, attrs["scale"], attrs["window"], attrs["softcap"])
+                return causal_attention(args, attrs)
             case "causal_conv":
                 x, weight = args[0], args[1][0]
                 return causal_conv(x, weight, np.zeros((len(weight) - 1, x.shape[1])))[0]
@@ -211,16 +211,22 @@ class _Interpreter:
         return linear_recurrence(q, k, v, decay, zeros, rate, beta)[0]
 
 
-def causal_attention(args: list[Array], scale: float, window: int, softcap: float) -> Array:
-    """q [T, H, D], k [T, Hkv, D], v [T, Hkv, Dv] (, sinks [1, H]) → [T, H, Dv]."""
+def causal_attention(args: list[Array], attrs: Mapping[str, Any]) -> Array:
+    """q [T, H, D], k [T, Hkv, D], v [T, Hkv, Dv] (, sinks [1, H]) (, slopes [1, H]) → [T, H, Dv]."""
     q, k, v = args[:3]
+    window, chunk, softcap = attrs["window"], attrs["chunk"], attrs["softcap"]
     group = q.shape[1] // k.shape[1]
-    scores = np.einsum("thd,shd->hts", q, np.repeat(k, group, 1)) * np.float32(scale)
+    scores = np.einsum("thd,shd->hts", q, np.repeat(k, group, 1)) * np.float32(attrs["scale"])
     if softcap:
         scores = np.tanh(scores / softcap) * softcap
-    distance = np.arange(len(q))[:, None] - np.arange(len(q))[None]
+    position = np.arange(len(q))
+    distance = position[:, None] - position[None]
+    if attrs["slopes"]:
+        scores -= args[-1].reshape(-1, 1, 1) * distance
     scores[:, (distance < 0) | (distance >= (window or len(q)))] = -np.inf
-    if len(args) > 3:
+    if chunk:
+        scores[:, position[:, None] // chunk != position[None] // chunk] = -np.inf
+    if attrs["sinks"]:
         scores = np.concatenate(
             [scores, np.broadcast_to(args[3].reshape(-1, 1, 1), (*scores.shape[:2], 1))], -1
         )

@@ -98,7 +98,7 @@ def _column(call: Call, argument: str, values: list[int], used: set[str]) -> Col
     else:
         buffer = call.operands[int(number)].buffer if kind == "in" else call.outputs[int(number)]
         name, note = f"{kind}_{re.sub(r'[^a-z_]', '', buffer.name.lower())}", "place of a buffer"
-    name = re.sub(r"\W", "_", name)
+    name = re.sub(r"\W", "_", name) or "weight"  # of several that were folded: they have no paths
     return Column(_unique(name, used), values, note)
 
 

@@ -236,11 +236,12 @@ class _Lowering:
                     "num_kv_heads": k.shape[0],
                     "head_dim": q.shape[1],
                     "v_head_dim": v.shape[1],
-                    "has_sinks": len(node.inputs) > 3,
-                    **{name: node.attrs[name] for name in ("scale", "window", "softcap")},
+                    "has_sinks": node.attrs["sinks"],
+                    "has_slopes": node.attrs["slopes"],
+                    **{name: node.attrs[name] for name in ("scale", "window", "chunk", "softcap")},
                 }
                 call.operands = [self._operand(value) for value in (q, k, v)]
-                call.weights = [self._weight(sinks, "raw") for sinks in node.inputs[3:]]
+                call.weights = [self._weight(value, "raw") for value in node.inputs[3:]]
                 call.layer = node.attrs["layer"]
             case "causal_conv":
                 taps, channels = node.inputs[1].shape

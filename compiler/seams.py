@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pagedc.compiler.errors import UnsupportedError
@@ -22,17 +22,28 @@ def attention(
     k: torch.Tensor,
     v: torch.Tensor,
     sinks: torch.Tensor | None,
+    mask: torch.Tensor | None,
     scale: float,
     window: int,
     softcap: float,
 ) -> torch.Tensor:
-    """q [1, H, T, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] → [1, T, H, Dv]; a causal attention to trace."""
+    """q [1, H, T, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] → [1, T, H, Dv].
+
+    mask [.., T, T] is what is added to the scores; without one the attention is causal.
+    """
     raise RuntimeError("traced only")
 
 
 @attention.register_fake
 def _(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: Any, scale: float, window: int, softcap: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    sinks: Any,
+    mask: Any,
+    scale: float,
+    window: int,
+    softcap: float,
 ) -> torch.Tensor:
     return q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3])
 
@@ -59,30 +70,59 @@ def _(index: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return bias.new_empty(*index.shape, bias.shape[1])
 
 
+# Tensors that callers pass on to any attention: what they say of one whole sequence is said by its mask.
+INERT = {"position_ids", "cache_position", "cu_seq_lens_q", "cu_seq_lens_k", "token_type_ids", "input_ids"}
+MAX_TOKENS = 1 << 24
+
+
+def _select_all(name: str, selected: torch.Tensor, tokens: Any) -> None:
+    """Sparse attention that picks min(K, f(T)) keys, or blocks of them, is dense up to the T where f(T) = K.
+
+    The trace is held to such runs; it then says so (Graph.max_tokens).
+    """
+    size: Any = selected.shape[-1]
+    expression: Any = None if isinstance(size, int) else size.node.expr
+    sizes = [] if expression is None else [arg for arg in expression.args if arg.is_Integer]
+    if len(sizes) != 1 or len(expression.args) != 2:
+        raise UnsupportedError(f"{name}: attention to selected keys; no kernel picks keys")
+    (symbol,) = expression.free_symbols
+    (count,) = (arg for arg in expression.args if not arg.is_Integer)
+    fewer, more = 1, MAX_TOKENS
+    while more - fewer > 1:
+        middle = (fewer + more) // 2
+        fewer, more = (middle, more) if count.subs(symbol, middle) <= sizes[0] else (fewer, middle)
+    torch._check(tokens <= fewer)  # type: ignore[no-untyped-call]
+
+
 def attention_forward(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: Any = None,
+    attention_mask: torch.Tensor | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     is_causal: bool | None = None,
-    position_bias: Any = None,
-    **_: Any,
+    indices: torch.Tensor | None = None,
+    block_indices: torch.Tensor | None = None,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What a module calls in place of its attention."""
+    """What a module calls in place of its attention. The mask, where there is one, says what a token sees."""
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     name = type(module).__name__
-    if not causal:
+    if attention_mask is None and not causal:
         raise UnsupportedError(f"{name}: attention that is not causal; pagedc compiles decoders")
-    if position_bias is not None:
-        raise UnsupportedError(f"{name}: attention with a position bias")
+    for word, other in others.items():
+        if isinstance(other, torch.Tensor) and word not in INERT:
+            raise UnsupportedError(f"{name}: attention with {word}; no kernel takes it")
+    for selected in (indices, block_indices):
+        if selected is not None:
+            _select_all(name, selected, query.shape[2])
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     out = torch.ops.pagedc.attention(
-        query, key, value, s_aux, scale, int(sliding_window or 0), float(softcap or 0.0)
+        query, key, value, s_aux, attention_mask, scale, int(sliding_window or 0), float(softcap or 0.0)
     )
     return out, None
 
@@ -120,5 +160,5 @@ def experts_forward(
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attention_forward)
-ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, lambda *_, **__: None)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, eager_mask)  # traced like all else, and read: compiler/masks.py
 ALL_EXPERTS_FUNCTIONS.register(NAME, experts_forward)

@@ -7,7 +7,9 @@ CPU.
 
 import contextlib
 import copy
+import linecache
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -18,30 +20,55 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
+import pagedc.compiler.aten.complex
 import pagedc.compiler.aten.index
 import pagedc.compiler.aten.linear
+import pagedc.compiler.aten.pairs
 import pagedc.compiler.aten.pointwise
 import pagedc.compiler.aten.reduce
-import pagedc.compiler.aten.state  # noqa: F401  the five fill the importer's table
+import pagedc.compiler.aten.state  # noqa: F401  the seven fill the importer's table
 from pagedc.compiler.aten.importer import Importer, NoRuleError
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Graph
 from pagedc.compiler.seams import NAME
 from pagedc.compiler.state_seams import installed
 
+NO_LIMIT = 1 << 30
 SAMPLE_TOKENS = 11  # of the traced run: no size of a model, so that T cannot be mistaken for one
 
 
 class _CausalLM(torch.nn.Module):
-    """The signature that is traced: token ids and positions in, logits out."""
+    """The signature that is traced: token ids in, logits out; positions are what the module counts itself."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """token_ids [1, T], positions [1, T] → logits [1, T, vocab_size]."""
-        return self.model(input_ids=token_ids, position_ids=positions, use_cache=False).logits  # type: ignore[no-any-return]
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """token_ids [1, T] → logits [1, T, vocab_size]."""
+        return self.model(input_ids=token_ids, use_cache=False).logits  # type: ignore[no-any-return]
+
+
+class _NumbersAsOps(TorchFunctionMode):
+    """Numbers that would become tensors on the meta device, which hold no value, become ops' arguments.
+
+    They are `torch.tensor(1.5)` and `x[:, [-2]]`.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.tensor and isinstance(args[0] if args else None, bool | int | float):
+            dtype = kwargs.get("dtype") or torch.as_tensor(args[0], device="cpu").dtype
+            return torch.full((), args[0], dtype=dtype, device=kwargs.get("device", "meta"))
+        if func is torch.Tensor.__getitem__ and isinstance(args[1], tuple):
+            args = (args[0], tuple(_as_slice(index) for index in args[1]))
+        return func(*args, **kwargs)
+
+
+def _as_slice(index: Any) -> Any:
+    if isinstance(index, list) and len(index) == 1 and type(index[0]) is int:
+        return slice(index[0], index[0] + 1 or None)
+    return index
 
 
 class _NoParameterMemory(TorchFunctionMode):
@@ -70,7 +97,19 @@ def computed_buffers(config: PretrainedConfig) -> dict[str, torch.Tensor]:
 
 
 def trace(config: PretrainedConfig) -> Graph:
-    """Trace the causal LM of a config. Raises UnsupportedError, one line, where pagedc cannot follow it."""
+    """Trace the causal LM of a config.
+
+    Raises UnsupportedError where pagedc cannot follow it: one line with the model type, the module, the op
+    and what is wrong with it.
+    """
+    try:
+        return _trace(config)
+    except UnsupportedError as error:
+        message = str(error).removeprefix(f"{config.model_type}: ")
+        raise UnsupportedError(f"{config.model_type}: {message}") from error
+
+
+def _trace(config: PretrainedConfig) -> Graph:
     model = build(config)
     buffers = computed_buffers(config)
     persistent = set(model.state_dict(keep_vars=True))
@@ -78,12 +117,13 @@ def trace(config: PretrainedConfig) -> Graph:
     values = {name: value for name, value in buffers.items() if name not in persistent}
     with quiet():
         program = _export(model)
+        max_tokens = _max_tokens(program)
         try:
-            return _import(program, values, canonical)
-        except NoRuleError:
+            return _import(program, values, canonical, max_tokens)
+        except (NoRuleError, UnsupportedError):
             program = program.run_decompositions()
         try:
-            return _import(program, values, canonical)
+            return _import(program, values, canonical, max_tokens)
         except NoRuleError as error:
             raise UnsupportedError(
                 f"{error.op} at {error.where or 'the top level'}: no rule in the compiler"
@@ -105,7 +145,13 @@ def canonical_names(model: torch.nn.Module) -> dict[str, str]:
 
 def _from_config(config: PretrainedConfig) -> torch.nn.Module:
     try:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=NAME)
+        try:
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=NAME)
+        except KeyError as error:
+            if error.args != (NAME,):
+                raise
+            # A table of attention classes of its own: its plain one is followed op by op (aten/pairs.py).
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
     except UnsupportedError:
         raise
     except Exception as error:  # a module's constructor raises whatever its code raises
@@ -115,26 +161,54 @@ def _from_config(config: PretrainedConfig) -> torch.nn.Module:
 
 
 def _export(model: torch.nn.Module) -> ExportedProgram:
-    # Two tensors: one given twice would be traced as one input.
-    ids, positions = (torch.zeros(1, SAMPLE_TOKENS, dtype=torch.long, device="meta") for _ in range(2))
+    ids = torch.zeros(1, SAMPLE_TOKENS, dtype=torch.long, device="meta")
     try:
-        with torch.no_grad(), installed(model):
+        with torch.no_grad(), _NumbersAsOps(), installed(model):
             return torch.export.export(
                 _CausalLM(model),
-                (ids, positions),
-                dynamic_shapes=({1: Dim.DYNAMIC}, {1: Dim.DYNAMIC}),
+                (ids,),
+                dynamic_shapes=({1: Dim.DYNAMIC},),
                 strict=False,
             )
-    except UnsupportedError:
-        raise
     except Exception as error:  # torch.export raises whatever the module's code raises
-        raise UnsupportedError(
-            f"{type(model).__name__}: torch.export cannot trace it: {_one_line(error)}"
-        ) from error
+        where = _where(model, error)
+        if isinstance(error, UnsupportedError):
+            raise UnsupportedError(f"{where.partition(':')[0]}: {error}") from error
+        reason = _one_line(error)
+        if "Constraints violated" in reason:
+            reason = "its code takes one number of tokens only"
+        raise UnsupportedError(f"{where}: torch.export cannot trace it ({reason})") from error
 
 
-def _import(program: ExportedProgram, buffers: dict[str, torch.Tensor], canonical: dict[str, str]) -> Graph:
+def _where(model: torch.nn.Module, error: BaseException) -> str:
+    """`path of the innermost module: its line` that raised, for a person to look at."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    found = "the top level"
+    cause: BaseException | None = error
+    while cause is not None:
+        for frame, line in traceback.walk_tb(cause.__traceback__):
+            module = frame.f_locals.get("self")
+            if isinstance(module, torch.nn.Module) and id(module) in paths:
+                code = linecache.getline(frame.f_code.co_filename, line).strip()
+                found = f"{paths[id(module)] or type(module).__name__}: {code}"
+        cause = cause.__cause__ or cause.__context__
+    return found
+
+
+def _max_tokens(program: ExportedProgram) -> int | None:
+    """The longest run that the trace holds for: the module takes another branch above, or a table ends."""
+    limits = [int(limit.upper) for limit in program.range_constraints.values() if limit.upper < NO_LIMIT]
+    return min(limits, default=None)
+
+
+def _import(
+    program: ExportedProgram,
+    buffers: dict[str, torch.Tensor],
+    canonical: dict[str, str],
+    max_tokens: int | None,
+) -> Graph:
     graph = Importer(program, buffers, canonical).run()
+    graph.max_tokens = max_tokens
     graph.sort()
     graph.verify()
     return graph
@@ -153,10 +227,13 @@ def quiet() -> Iterator[None]:
     torch_level = torch_logger.level
     transformers_logging.set_verbosity_error()
     torch_logger.setLevel(logging.ERROR)
+    checks = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(False)  # they look into values: meta has none
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch.distributions.Distribution.set_default_validate_args(checks)
         transformers_logging.set_verbosity(level)
         torch_logger.setLevel(torch_level)

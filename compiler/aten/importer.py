@@ -18,8 +18,11 @@ from torch.fx import Node as FxNode
 
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import DType, Graph, Node, Shape
+from pagedc.compiler.masks import MaskReader, is_symbolic
 
 TOKENS = -1  # stands for T in a full shape; -m for an axis of m T, which is the axis of m of a token's value
+COMPLEX = "complex"  # the table's entry for every op that reads complex values and is not theirs
+PAIRS = "pairs"  # the table's entry for every op on values with two token axes
 
 OpFunction = TypeVar("OpFunction", bound=Callable[..., Any])
 TABLE: dict[str, Callable[..., Any]] = {}
@@ -71,16 +74,17 @@ class Importer:
         self.current: FxNode | None = None
         self.num_attention_layers = 0
         self.num_states = 0
+        self.masks = MaskReader(program, buffers)
         self._leaves: dict[str, Value] = {}
 
     def run(self) -> Graph:
         """Build the graph. Raises NoRuleError or UnsupportedError."""
         placeholders = self._placeholders()
         output = next(node for node in self.program.graph.nodes if node.op == "output")
-        needed = _ancestors(output)
+        needed = self._needed(output)
         unknown = [node for node in self.program.graph.nodes if node in needed and not self._known(node)]
         if unknown:
-            raise NoRuleError(_op_name(unknown[0]), _origin(unknown[0]))
+            raise NoRuleError(op_name(unknown[0]), _origin(unknown[0]))
         for node in self.program.graph.nodes:
             if node not in needed:
                 continue
@@ -89,7 +93,7 @@ class Importer:
                 self.values[node] = placeholders[node.name]()
             elif node.op == "get_attr":
                 self.values[node] = self.constant(getattr(self.program.graph_module, str(node.target)))
-            elif node.op == "call_function":
+            elif node.op == "call_function" and not self._is_mask(node):
                 self.values[node] = self._call(node)
         logits = self.values[output.args[0][0]]
         self.graph.output = self.reshape_node(logits.node, (logits.shape[-1],))
@@ -168,6 +172,10 @@ class Importer:
             return self.scalar(argument)
         raise self.unsupported(f"an argument of type {type(argument).__name__}")
 
+    def positions(self) -> Value:
+        """The position of each token in its sequence, [T]."""
+        return self.reshape(self._input("positions"), (TOKENS,))
+
     def cast(self, value: Value, dtype: DType) -> Value:
         """The same values as another type."""
         if value.node.dtype == dtype:
@@ -236,7 +244,7 @@ class Importer:
         """The error for the current op: one line that names the op and its module."""
         assert self.current is not None
         return UnsupportedError(
-            f"{_op_name(self.current)} at {_origin(self.current) or 'the top level'}: {what}"
+            f"{op_name(self.current)} at {_origin(self.current) or 'the top level'}: {what}"
         )
 
     # Leaves.
@@ -247,6 +255,8 @@ class Importer:
             name, target = spec.arg.name, spec.target
             if spec.kind == InputKind.USER_INPUT:
                 table[name] = partial(self._input, name)
+            elif spec.kind == InputKind.CONSTANT_TENSOR and not self.program.constants[target].is_meta:
+                table[name] = partial(self.constant, self.program.constants[target])
             elif spec.kind == InputKind.PARAMETER:
                 table[name] = partial(self._parameter, target)
             else:
@@ -254,8 +264,10 @@ class Importer:
         return table
 
     def _input(self, name: str) -> Value:
-        node = Node("input", (), (1,), "int32", "token", {"name": name})
-        return Value(self.graph.add(node), (1, TOKENS))
+        if name not in self._leaves:
+            node = Node("input", (), (1,), "int32", "token", {"name": name})
+            self._leaves[name] = Value(self.graph.add(node), (1, TOKENS))
+        return self._leaves[name]
 
     def _parameter(self, target: str) -> Value:
         target = target.removeprefix("model.")  # the wrapper's
@@ -276,20 +288,46 @@ class Importer:
         return (
             node.op != "call_function"
             or node.target is operator.getitem
-            or _is_symbolic(node)
-            or _op_name(node) in TABLE
+            or is_symbolic(node)
+            or op_name(node) in TABLE
+            or _is_pair(node)
         )
 
+    def _needed(self, output: FxNode) -> set[FxNode]:
+        """What the output depends on, but for what a mask is made of: that is run, not imported."""
+        seen: set[FxNode] = set()
+        stack = [output]
+        while stack:
+            node = stack.pop()
+            if node not in seen:
+                seen.add(node)
+                if not self._is_mask(node):
+                    stack.extend(source for source in node.all_input_nodes if not self._is_cut(node, source))
+        return seen
+
+    def _is_mask(self, node: FxNode) -> bool:
+        """Whether it says something of each pair of tokens that positions alone decide."""
+        return node in self.masks.static and _is_pair(node)
+
+    def _is_cut(self, reader: FxNode, source: FxNode) -> bool:
+        """Whether a reader of pairs meets `source` as a mask or as a part of one."""
+        return _is_pair(reader) and source in self.masks.static
+
     def _call(self, node: FxNode) -> Any:
-        if _is_symbolic(node):
+        if is_symbolic(node):
             return node.meta["val"]
         if node.target is operator.getitem:
             return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
         arguments, keywords = torch.fx.map_arg(
-            (node.args, node.kwargs), lambda argument: self.values[argument]
+            (node.args, node.kwargs), lambda argument: self.values.get(argument, argument)
         )
         try:
-            return TABLE[_op_name(node)](self, *arguments, **keywords)
+            if _is_pair(node) or any(_is_pair(source) and source in self.values for source in node.args):
+                return TABLE[PAIRS](self, node, arguments)
+            name = op_name(node)
+            if name != "aten.view_as_real" and any(_is_complex(argument) for argument in node.args):
+                return TABLE[COMPLEX](self, name, *arguments, **keywords)
+            return TABLE[name](self, *arguments, **keywords)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             # A form of the op that its function does not know: a refusal, as an unknown op is.
             raise self.unsupported(f"arguments without a rule in the compiler ({error})") from error
@@ -320,24 +358,25 @@ def broadcast_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(min(column) if min(column) < 0 else max(column) for column in columns)
 
 
-def _ancestors(node: FxNode) -> set[FxNode]:
-    seen: set[FxNode] = set()
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        if current not in seen:
-            seen.add(current)
-            stack.extend(current.all_input_nodes)
-    return seen
+def _is_pair(node: Any) -> bool:
+    """Whether a traced tensor has the token axis twice."""
+    fake = node.meta.get("val") if isinstance(node, FxNode) else None
+    if isinstance(fake, tuple | list) and fake:
+        fake = fake[0]
+    return isinstance(fake, torch.Tensor) and sum(_is_open(size) for size in fake.shape) > 1
 
 
-def _is_symbolic(node: FxNode) -> bool:
-    return isinstance(
-        node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool
-    )
+def _is_complex(node: Any) -> bool:
+    fake = node.meta.get("val") if isinstance(node, FxNode) else None
+    return isinstance(fake, torch.Tensor) and fake.is_complex()
 
 
-def _op_name(node: FxNode) -> str:
+def _is_open(size: Any) -> bool:
+    return not isinstance(size, int) and not size.node.expr.is_Integer
+
+
+def op_name(node: FxNode) -> str:
+    """`namespace.name` of a traced op, without its overload."""
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
         return f"{target.namespace}.{target._schema.name.split('::')[1]}"

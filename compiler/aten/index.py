@@ -1,11 +1,13 @@
 """Views, slices, joins: ops that only say where an element lies."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
 
 from pagedc.compiler.aten.importer import TOKENS, Importer, Value, dtype_of, op, without_tokens
+from pagedc.compiler.graph import Node
 
 END = 2**62
 
@@ -58,12 +60,51 @@ def slice_(
     importer: Importer, x: Value, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1
 ) -> Value:
     dim %= len(x.shape)
+    if importer.out_shape()[dim] == TOKENS and x.token_axis is None:
+        return _of_tokens(importer, x, dim, start, step)
     if dim == x.token_axis:
         if importer.out_shape() != x.shape or step != 1:
             raise importer.unsupported("a part of the tokens")
         return x
     first, last = _bound(start, x.shape[dim], 0), _bound(stop, x.shape[dim], x.shape[dim])
     return _slice(importer, x, dim, first, last, step)
+
+
+def _of_tokens(importer: Importer, x: Value, dim: int, start: Any, step: int) -> Value:
+    """The first T entries of a constant along an axis, or from a number on: an entry for each position."""
+    if x.shape[dim] == 1:
+        return x  # the same for each token
+    if step != 1 or (start is not None and type(start) is not int) or (start or 0) < 0:
+        raise importer.unsupported("a part of a constant that depends on the number of tokens")
+    ids = importer.positions()
+    return rows_of(importer, x, dim, importer.pointwise("add", ids, start) if start else ids)
+
+
+def rows_of(importer: Importer, x: Value, dim: int, ids: Value) -> Value:
+    """Entries of a constant along one axis, one for each token; ids [.., T] with no other axes than 1."""
+    number = uniform(x.node)
+    shape = (*x.shape[:dim], TOKENS, *x.shape[dim + 1 :])
+    if number is not None:
+        return expand_to(importer, importer.scalar(number, x.node.dtype), shape)
+    rest = [size for axis, size in enumerate(x.shape) if axis != dim]
+    width = prod(rest)
+    table = permute(importer, x, [dim, *(axis for axis in range(len(x.shape)) if axis != dim)])
+    table = importer.cast(importer.reshape(table, (x.shape[dim], width)), "float32")
+    node = importer.add(
+        "embedding", (importer.reshape_node(ids.node, (1,)), table.node), (1, width), "float32"
+    )
+    return importer.cast(Value(importer.reshape_node(node, tuple(rest)), shape), x.node.dtype)
+
+
+def uniform(node: Node) -> Any:
+    """The number that every entry of a constant is, or None."""
+    while node.op in ("reshape", "expand", "permute", "slice"):
+        node = node.inputs[0]
+    if node.op == "scalar":
+        return node.attrs["value"]
+    if node.op == "constant" and (node.attrs["value"] == node.attrs["value"].flat[0]).all():
+        return node.attrs["value"].flat[0].item()
+    return None
 
 
 def _bound(bound: int | None, size: int, default: int) -> int:
@@ -88,10 +129,15 @@ def _slice(importer: Importer, x: Value, dim: int, start: int, stop: int, step: 
 @op("aten.select")
 def select(importer: Importer, x: Value, dim: int, index: int) -> Value:
     dim %= len(x.shape)
+    part = unsqueezed_select(importer, x, dim, index)
+    return importer.reshape(part, x.shape[:dim] + x.shape[dim + 1 :])
+
+
+def unsqueezed_select(importer: Importer, x: Value, dim: int, index: int) -> Value:
+    """One entry along an axis, which stays with size 1."""
     importer.axis(x, dim)
     index %= x.shape[dim]
-    part = _slice(importer, x, dim, index, index + 1)
-    return importer.reshape(part, x.shape[:dim] + x.shape[dim + 1 :])
+    return _slice(importer, x, dim, index, index + 1)
 
 
 @op(
@@ -121,10 +167,11 @@ def unbind(importer: Importer, x: Value, dim: int = 0) -> tuple[Value, ...]:
 @op("aten.cat", "aten.concat", "aten.concatenate")
 def cat(importer: Importer, values: Sequence[Value], dim: int = 0) -> Value:
     shape = importer.out_shape()
-    return _cat(importer, [value for value in values if 0 not in value.shape], dim, shape)
+    return join(importer, [value for value in values if 0 not in value.shape], dim, shape)
 
 
-def _cat(importer: Importer, values: Sequence[Value], dim: int, shape: tuple[int, ...]) -> Value:
+def join(importer: Importer, values: Sequence[Value], dim: int, shape: tuple[int, ...]) -> Value:
+    """Values side by side along one axis of a traced shape."""
     dim %= len(shape)
     if shape[dim] < 0:
         raise importer.unsupported("tokens joined to tokens")
@@ -142,7 +189,7 @@ def _cat(importer: Importer, values: Sequence[Value], dim: int, shape: tuple[int
 def stack(importer: Importer, values: Sequence[Value], dim: int = 0) -> Value:
     dim %= len(importer.out_shape())
     parts = [importer.reshape(value, (*value.shape[:dim], 1, *value.shape[dim:])) for value in values]
-    return _cat(importer, parts, dim, importer.out_shape())
+    return join(importer, parts, dim, importer.out_shape())
 
 
 @op("aten.slice_scatter")
@@ -165,22 +212,23 @@ def slice_scatter(
         raise importer.unsupported(f"a step of {step}")
     shape = importer.out_shape()
     first, last = _bound(start, shape[dim], 0), _bound(stop, shape[dim], shape[dim])
-    x = _expand(importer, x, shape)
+    x = expand_to(importer, x, shape)
     parts = [_slice(importer, x, dim, 0, first), source, _slice(importer, x, dim, last, shape[dim])]
-    return _cat(importer, [part for part in parts if 0 not in part.shape], dim, shape)
+    return join(importer, [part for part in parts if 0 not in part.shape], dim, shape)
 
 
 @op("aten.copy", "aten.copy_")
 def copy(importer: Importer, x: Value, source: Value, *_: Any) -> Value:
-    return _expand(importer, importer.cast(source, x.node.dtype), importer.out_shape())
+    return expand_to(importer, importer.cast(source, x.node.dtype), importer.out_shape())
 
 
 @op("aten.expand", "aten.expand_as", "aten.broadcast_to")
 def expand(importer: Importer, x: Value, *_: Any, **__: Any) -> Value:
-    return _expand(importer, x, importer.out_shape())
+    return expand_to(importer, x, importer.out_shape())
 
 
-def _expand(importer: Importer, x: Value, shape: tuple[int, ...]) -> Value:
+def expand_to(importer: Importer, x: Value, shape: tuple[int, ...]) -> Value:
+    """x repeated along axes of 1 to a traced shape."""
     if x.token_axis is None and min(shape, default=0) < 0:
         # The same for each token: stays a constant of one token.
         padded = (1,) * (len(shape) - len(x.shape)) + x.shape
@@ -204,7 +252,7 @@ def repeat(importer: Importer, x: Value, repeats: Sequence[int]) -> Value:
         else:
             split, split_target = [*split, 1, size], [*split_target, total // size, size]
     wide = importer.reshape(x, tuple(split))
-    return importer.reshape(_expand(importer, wide, tuple(split_target)), shape)
+    return importer.reshape(expand_to(importer, wide, tuple(split_target)), shape)
 
 
 @op("aten.repeat_interleave")
@@ -215,14 +263,17 @@ def repeat_interleave(importer: Importer, x: Value, repeats: Any, dim: int | Non
     importer.axis(x, dim)
     wide = importer.reshape(x, (*x.shape[: dim + 1], 1, *x.shape[dim + 1 :]))
     target = (*x.shape[: dim + 1], repeats, *x.shape[dim + 1 :])
-    return importer.reshape(_expand(importer, wide, target), importer.out_shape())
+    return importer.reshape(expand_to(importer, wide, target), importer.out_shape())
 
 
 @op("aten.arange")
 def arange(importer: Importer, *arguments: Any, **_: Any) -> Value:
     shape = importer.out_shape()
     if shape == (TOKENS,):
-        raise importer.unsupported("the index of a token in the trace; the module should use position_ids")
+        start, step = (*arguments[: len(arguments) - 1][:1], 0)[0], (*arguments[2:3], 1)[0]
+        if type(start) is not int or step != 1:
+            raise importer.unsupported("indexes of tokens counted from another end")
+        return importer.pointwise("add", importer.positions(), start) if start else importer.positions()
     bounds = [argument for argument in arguments if isinstance(argument, int | float)]
     return importer.constant(torch.arange(*bounds, dtype=importer.meta.dtype))
 
@@ -247,6 +298,10 @@ def full(importer: Importer, *arguments: Any, **_: Any) -> Value:
 
 @op("aten.gather")
 def gather(importer: Importer, x: Value, dim: int, index: Value, **_: Any) -> Value:
+    same = all(a in (b, TOKENS) for a, b in zip(index.shape, x.shape, strict=True))
+    is_row = index.token_axis == dim % len(x.shape) and _id(index.node).size == 1
+    if x.node.domain == "const" and is_row and (same or uniform(x.node) is not None):
+        return rows_of(importer, x, dim % len(x.shape), Value(_id(index.node), (TOKENS,)))
     axis = importer.axis(index, dim)
     source = x.shape if x.token_axis == index.token_axis else None
     if source is None:
@@ -254,6 +309,13 @@ def gather(importer: Importer, x: Value, dim: int, index: Value, **_: Any) -> Va
     return Value(
         importer.add("gather", (x.node, index.node), index.node.shape, x.node.dtype, axis=axis), index.shape
     )
+
+
+def _id(node: Node) -> Node:
+    """An index before it was repeated."""
+    while node.op in ("reshape", "expand"):
+        node = node.inputs[0]
+    return node
 
 
 @op("aten.scatter")

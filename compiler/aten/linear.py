@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pagedc.compiler.aten.importer import TOKENS, Importer, Value, op, without_tokens
-from pagedc.compiler.aten.index import _cat as join
 from pagedc.compiler.aten.index import _slice as slice_along
-from pagedc.compiler.aten.index import permute
+from pagedc.compiler.aten.index import expand_to, join, permute, uniform, unsqueezed_select
 from pagedc.compiler.aten.reduce import reduce
 
 
@@ -82,6 +81,11 @@ def without_units(shape: Sequence[int]) -> list[int]:
 @op("aten.embedding")
 def embedding(importer: Importer, table: Value, ids: Value, *_: Any, **__: Any) -> Value:
     shape = (*ids.shape, table.shape[-1])
+    number = uniform(ids.node)
+    if number is not None and table.token_axis is None:  # one row for every token
+        row = unsqueezed_select(importer, table, 0, int(number))
+        row = importer.reshape(row, (*(1,) * len(ids.shape), table.shape[-1]))
+        return expand_to(importer, row, shape)
     if table.token_axis is not None or ids.token_axis is None:
         raise importer.unsupported("a table that depends on tokens, or ids that do not")
     return Value(
@@ -91,9 +95,12 @@ def embedding(importer: Importer, table: Value, ids: Value, *_: Any, **__: Any) 
 
 @op("aten.index")
 def index(importer: Importer, x: Value, indices: Sequence[Value | None]) -> Value:
-    if x.token_axis is not None or len(indices) != 1 or indices[0] is None or len(x.shape) < 2:
+    given = [axis for axis, ids in enumerate(indices) if ids is not None]
+    ids = indices[given[0]] if len(given) == 1 else None
+    if ids is not None and ids.node.op == "constant" and len(ids.shape) == 1:
+        return _pick(importer, x, given[0], ids.node.attrs["value"].tolist())
+    if x.token_axis is not None or ids is None or given != [0] or len(x.shape) < 2:
         raise importer.unsupported("an index other than rows of a table by token")
-    ids = indices[0]
     rows, width = x.shape[0], without_tokens(x.shape[1:])
     size = 1
     for axis in width:
@@ -102,29 +109,16 @@ def index(importer: Importer, x: Value, indices: Sequence[Value | None]) -> Valu
     return importer.reshape(flat, (*ids.shape, *x.shape[1:]))
 
 
+def _pick(importer: Importer, x: Value, axis: int, numbers: list[int]) -> Value:
+    parts = [unsqueezed_select(importer, x, axis, number) for number in numbers]
+    return join(importer, parts, axis, importer.out_shape())
+
+
 @op("aten.index_select")
 def index_select(importer: Importer, x: Value, dim: int, ids: Value) -> Value:
     if dim != 0:
         raise importer.unsupported(f"a selection along axis {dim} of a table")
     return index(importer, x, [ids])
-
-
-@op("pagedc.attention")
-def attention(
-    importer: Importer, q: Value, k: Value, v: Value, sinks: Any, scale: float, window: int, softcap: float
-) -> Value:
-    """q [1, H, T, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] → [1, T, H, Dv]."""
-    if any(value.shape[0] != 1 or value.token_axis != 2 for value in (q, k, v)):
-        raise importer.unsupported("attention of keys that are not the tokens' own")
-    inputs = [importer.reshape_node(value.node, (value.shape[1], value.shape[3])) for value in (q, k, v)]
-    if sinks is not None:
-        inputs.append(sinks.node)
-    shape = (q.shape[1], v.shape[3])
-    layer = importer.num_attention_layers
-    importer.num_attention_layers += 1
-    node = importer.add("attention", inputs, shape, scale=scale, window=window, softcap=softcap, layer=layer)
-    out = (1, TOKENS, *shape)
-    return Value(importer.reshape_node(node, (1, *shape)), out)
 
 
 @op("pagedc.grouped_linear")

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from pagedc.compiler.aten.importer import Importer, Value, dtype_of, op
 
 
@@ -27,6 +29,18 @@ for _name in (
     "floor",
 ):
     _unary(_name, f"aten.{_name}", f"aten.{_name}_")
+
+
+@op("aten.erfinv")
+def erfinv(importer: Importer, x: Value) -> Value:
+    if x.node.op != "scalar":
+        raise importer.unsupported("the inverse error function of what is not a number")
+    return importer.scalar(float(torch.erfinv(torch.tensor(x.node.attrs["value"], dtype=torch.float64))))
+
+
+@op("aten.expm1")
+def expm1(importer: Importer, x: Value) -> Value:
+    return importer.pointwise("sub", importer.pointwise("exp", x), 1.0)
 
 
 @op("aten.neg")

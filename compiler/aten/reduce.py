@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pagedc.compiler.aten.importer import TOKENS, Importer, Value, op, without_tokens
+from pagedc.compiler.graph import Node
 
 
 def reduce(importer: Importer, name: str, x: Value, dims: Sequence[int], keepdim: bool) -> Value:
@@ -74,11 +75,33 @@ def any_(importer: Importer, x: Value, dim: Any = None, keepdim: bool = False) -
 
 @op("aten.cumsum")
 def cumsum(importer: Importer, x: Value, dim: int, **_: Any) -> Value:
+    if importer.out_shape()[dim] == TOKENS:
+        return _count(importer, x, dim % len(x.shape))
     axis = importer.axis(x, dim)
     if axis != len(x.node.shape) - 1:
         raise importer.unsupported("a running sum along another axis than the last")
     node = importer.cast(x, "int32" if x.node.dtype == "bool" else x.node.dtype).node
     return Value(importer.add("cumsum", (node,), x.node.shape, axes=(axis,)), x.shape)
+
+
+def _count(importer: Importer, x: Value, dim: int) -> Value:
+    """A running sum over tokens: of a constant, or of the tokens that are not padding: prompts hold none."""
+    counted = x.node
+    while counted.op in ("cast", "reshape"):
+        counted = counted.inputs[0]
+    is_mask = counted.op == "ne" and {"input", "scalar"} == {root(value).op for value in counted.inputs}
+    if x.token_axis is not None and not is_mask:
+        raise importer.unsupported("a running sum over tokens")
+    shape = tuple(TOKENS if axis == dim else 1 for axis in range(len(x.shape)))
+    number = importer.pointwise("add", importer.reshape(importer.positions(), shape), 1)
+    return number if is_mask else importer.pointwise("mul", importer.cast(x, "int32"), number)
+
+
+def root(node: Node) -> Node:
+    """What stands behind casts and views."""
+    while node.op in ("cast", "reshape", "expand"):
+        node = node.inputs[0]
+    return node
 
 
 @op("aten._softmax", "aten.softmax")

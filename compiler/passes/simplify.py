@@ -37,7 +37,7 @@ def _identity(node: Node) -> Node | None:
     if node.op == "cast" and first is not None and first.dtype == node.dtype and first.is_row_op:
         return first
     neutral = {"mul": 1.0, "add": 0.0, "sub": 0.0, "div": 1.0}.get(node.op)
-    if neutral is not None and node.dtype == "float32":
+    if neutral is not None and all(value.dtype == node.dtype for value in node.inputs):
         x, y = node.inputs
         if y.op == "scalar" and y.attrs["value"] == neutral and x.shape == node.shape:
             return x

@@ -105,6 +105,7 @@ class Attention {
   }
 
   static int window_begin(int position) {
+    if constexpr (Config::chunk > 0) return position - position % Config::chunk;
     return Config::window > 0 && position >= Config::window ? position - Config::window + 1 : 0;
   }
 

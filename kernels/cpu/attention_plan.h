@@ -12,6 +12,7 @@ namespace pagedc {
 //     static constexpr float scale;     // of the scores, > 0
 //     static constexpr float softcap;   // scores become softcap * tanh(scores / softcap); 0 = none
 //     static constexpr int window;      // the token at position p sees (p - window, p]; 0 = all up to p
+//     static constexpr int chunk;       // the token at position p sees [p - p % chunk, p]; 0 = no chunks
 //     static constexpr bool has_sinks;  // `sinks` holds a logit per head that takes weight and gives no value
 //     static constexpr bool causal;     // must be true
 //   };

@@ -22,6 +22,7 @@ class AttentionConfig:
     scale: float
     softcap: float = 0.0  # scores become softcap * tanh(scores / softcap); 0 = none
     window: int = 0  # the token at position p sees (p - window, p]; 0 = all up to p
+    chunk: int = 0  # the token at position p sees [p - p % chunk, p]; 0 = no chunks
 
 
 def attention(
@@ -43,6 +44,8 @@ def attention(
     if slopes is not None:
         scores = scores + slopes[:, None, None] * distance
     visible = (distance <= 0) & (distance > -config.window if config.window else True)
+    if config.chunk:
+        visible &= positions[:, None] // config.chunk == np.arange(len(keys)) // config.chunk
     scores = np.where(visible, scores, -np.inf)
     maximum = scores.max(axis=2, keepdims=True)
     if sinks is not None:

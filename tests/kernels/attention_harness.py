@@ -58,7 +58,7 @@ void run(void* team, const pagedc_batch* batch, const float* q, int64_t ldq, con
 CASE_SOURCE = """
 struct Config{index} {{
   static constexpr int num_heads = {c.num_heads}, num_kv_heads = {c.num_kv_heads}, head_dim = {c.head_dim};
-  static constexpr int v_head_dim = {c.v_head_dim}, window = {c.window};
+  static constexpr int v_head_dim = {c.v_head_dim}, window = {c.window}, chunk = {c.chunk};
   static constexpr float scale = {c.scale}f, softcap = {c.softcap}f;
   static constexpr bool has_sinks = {has_sinks}, causal = true;
 }};

@@ -25,6 +25,7 @@ def case(
     *,
     softcap: float = 0.0,
     window: int = 0,
+    chunk: int = 0,
     has_slopes: bool = False,
     has_sinks: bool = False,
     kv: str = "bf16",
@@ -37,6 +38,7 @@ def case(
         scale=round(head_dim**-0.5, 6),
         softcap=softcap,
         window=window,
+        chunk=chunk,
     )
     assert kv in ("float", "bf16")
     return Case(
@@ -51,6 +53,7 @@ CASES = (
     case((4, 4), 40, 96, window=300, has_sinks=True),
     case((5, 1), 33, 80, softcap=20.0, has_slopes=True),
     case((2, 1), 96, 128, window=1),
+    case((4, 2), 24, 24, kv="float", chunk=70),
 )
 
 

@@ -72,7 +72,7 @@ KERNELS_SOURCE = """
 using namespace pagedc;
 
 struct Config {
-  static constexpr int num_heads = 4, num_kv_heads = 2, head_dim = 32, v_head_dim = 32, window = 0;
+  static constexpr int num_heads = 4, num_kv_heads = 2, head_dim = 32, v_head_dim = 32, window = 0, chunk = 0;
   static constexpr float scale = 0.2f, softcap = 0;
   static constexpr bool has_sinks = false, causal = true;
 };

@@ -31,6 +31,17 @@ RESERVED = {
     "select_rows",
     "sample",
 }
+# Words of C++ that modules may be called by.
+# fmt: off
+CPP_KEYWORDS = {
+    "alignas", "auto", "bool", "case", "catch", "char", "const", "default", "delete", "do",
+    "double", "enum", "explicit", "export", "extern", "float", "friend", "goto", "inline", "int",
+    "long", "mutable", "namespace", "new", "operator", "override", "private", "protected",
+    "public", "register", "requires", "return", "short", "signed", "sizeof", "static", "struct",
+    "switch", "template", "this", "throw", "typedef", "typename", "union", "unsigned", "using",
+    "virtual", "void", "volatile", "xor",
+}
+# fmt: on
 BLOCK_SIZE = 16  # tokens; kv_cache.h
 
 
@@ -240,12 +251,14 @@ class _Emitter:
         parts = []
         for position in range(3):
             parts.append(f"{self._operand(call, position, text)}, {call.operands[position].buffer.width}")
-        sinks = f"s.values<float>({text['w0']})" if call.weights else "nullptr"
+        tables = iter(f"s.values<float>({text[f'w{i}']})" for i in range(len(call.weights)))
+        sinks = next(tables) if call.constants["has_sinks"] else "nullptr"
+        slopes = f", {next(tables)}" if call.constants["has_slopes"] else ""
         out = f"{self._output(call, 0, text)}, {call.outputs[0].width}"
         self.scratch[f"attention_scratch_bytes<{config}, KV>(options->num_threads)"] = None
         return [
             f"attention<{config}, KV, {out_type}>(s.worker, s.batch, {', '.join(parts)}, {sinks},",
-            f"    s.model.kv_cache[{text['kv']}].data(), s.model.scratch.data(), {out});",
+            f"    s.model.kv_cache[{text['kv']}].data(), s.model.scratch.data(), {out}{slopes});",
         ]
 
     def _causal_conv(self, call: Call, text: dict[str, str]) -> list[str]:
@@ -366,7 +379,7 @@ class _Emitter:
         """The variable that points at a buffer, declared where the function first uses it."""
         if buffer not in self.pointers:
             name = buffer.name if buffer.name.isidentifier() else f"value_{buffer.name}"
-            if buffer.name in RESERVED:
+            if buffer.name in RESERVED | CPP_KEYWORDS:
                 name = f"{name}_out"
             taken = set(self.pointers.values())
             self.pointers[buffer] = next(

@@ -8,6 +8,7 @@ are the step's own.
 from dataclasses import dataclass, field
 from typing import Any
 
+from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.layer_table import STEP_INPUTS
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
 from pagedc.compiler.targets.base import Facts
@@ -20,7 +21,6 @@ from pagedc.compiler.targets.cuda.weight_layout import parts_of
 Launches = Any  # list[Launch] of kernels/triton/launch.py, which a compile for a CPU does not import
 
 BLOCK_SIZE = 16  # tokens
-SPLIT_TOKENS, MAX_SPLITS = 128, 32  # of a decode's keys, not tuned
 
 
 @dataclass(slots=True)
@@ -138,9 +138,8 @@ class Kernels:
             shared_x=c["shared_x"],
             weight_format=call.weights[0].format,
         )
-        rows, stride = size * c["top_k"], c["k"]
-        if c["shared_x"]:
-            rows, stride = size, call.operands[0].buffer.width
+        rows = size if c["shared_x"] else size * c["top_k"]
+        stride = call.operands[0].buffer.width if c["shared_x"] else c["k"]
         x = self._operand(arguments, call, 0, (rows, c["k"]), stride)
         ids = self._operand(arguments, call, 1, (size, c["top_k"]))
         out = self._output(arguments, call.outputs[0], (size * c["top_k"], c["n"]))
@@ -159,16 +158,13 @@ class Kernels:
 
     def _attention_spec(self, call: Call) -> Any:
         names = ("num_heads", "num_kv_heads", "head_dim", "v_head_dim", "scale", "softcap", "window")
+        if call.constants["chunk"] or call.constants["has_slopes"]:
+            raise UnsupportedError(
+                f"{call.origin}: attention in chunks or with ALiBi has no Triton kernel yet"
+            )
         facts = {name: call.constants[name] for name in (*names, "has_sinks")}
-        # No more splits than the longest sequence can fill: the others would be launched for nothing.
-        longest = min(self.facts.limits.max_model_len, call.constants["window"] or 2**30)
-        splits = max(min(MAX_SPLITS, -(-longest // SPLIT_TOKENS)), 1)
         return triton_module("attention").AttentionSpec(
-            block_size=BLOCK_SIZE,
-            kv_dtype=self.facts.dtype,
-            split_tokens=SPLIT_TOKENS,
-            num_splits=splits,
-            **facts,
+            block_size=BLOCK_SIZE, kv_dtype=self.facts.dtype, **facts
         )
 
     def _store_kv(self, call: Call, arguments: Arguments, size: int) -> Launches:

@@ -33,7 +33,7 @@ struct Attention0 {
   static constexpr int num_heads = 4, num_kv_heads = 2;
   static constexpr int head_dim = 16, v_head_dim = 16;
   static constexpr float scale = 0.25f, softcap = 0.0f;
-  static constexpr int window = 0;
+  static constexpr int window = 0, chunk = 0;
   static constexpr bool has_sinks = false, causal = true;
 };
 static_assert(kv_bytes_per_block<Attention0, KV>() == 4096, "the manifest counts on it");

@@ -1,0 +1,63 @@
+"""Attention that a module computes itself becomes the anchor that the interface gives."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conformance.check import logits_of, random_model
+from tests.conformance.shrink import small_config
+from transformers import AutoConfig
+
+from pagedc.compiler.errors import UnsupportedError
+from pagedc.compiler.graph import Graph
+from pagedc.compiler.interpret import run
+from pagedc.compiler.trace import trace
+
+TOKEN_IDS = np.random.default_rng(1).integers(3, 200, 20)
+
+
+def difference(graph: Graph, model: torch.nn.Module) -> float:
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    found = run(graph, state.__getitem__, TOKEN_IDS)
+    expected = logits_of(model, TOKEN_IDS.tolist())
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("gptj", {"window": [0, 0, 0]}),  # rotary rows looked up by position
+        ("gpt_neo", {"window": [0, 8, 0, 8]}),  # a window kept as a table of T × T
+        ("bloom", {"slopes": [True] * 3}),
+        ("falcon", {"window": [0, 0, 0]}),
+    ],
+)
+def test_is_followed(name: str, facts: dict[str, list[Any]]) -> None:
+    config = small_config(name)
+    graph = trace(config)
+    for key, values in facts.items():
+        found = [node.attrs[key] for node in graph.anchors("attention")]
+        assert found == values[: len(found)]
+        assert len(found) > 1
+    assert difference(graph, random_model(config)) < 1e-4
+
+
+def test_a_large_window_is_read_exactly() -> None:
+    config = AutoConfig.for_model(
+        "mistral",
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=211,
+        sliding_window=4096,
+    )
+    (attention,) = trace(config).anchors("attention")
+    assert attention.attrs["window"] == 4096
+
+
+def test_a_mask_made_of_values_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"^doge: .* at model\.layers\.0\.self_attn: "):
+        trace(small_config("doge"))
