@@ -41,10 +41,13 @@ class GrammarState:
 
     def __init__(self, matcher: "llguidance.LLMatcher") -> None:
         self._matcher = matcher
+        self._stuck = ""
 
     @property
     def error(self) -> str:
         """Why no mask can be had any more; "" while all is well."""
+        if self._stuck:
+            return self._stuck
         error: str = self._matcher.get_error() if self._matcher.is_error() else ""
         return " ".join(error.replace("<non-verbose/>", "").split())
 
@@ -62,7 +65,9 @@ class GrammarState:
         error.
         """
         self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
-        if self._matcher.is_error():
+        if not self._matcher.is_error() and not row.any():
+            self._stuck = "the vocabulary has no token for what must come"
+        if self.error:
             row.fill(0xFFFFFFFF)
 
     def take(self, token_id: int) -> None:
