@@ -93,7 +93,8 @@ def _column(call: Call, argument: str, values: list[int], used: set[str]) -> Col
         ]
         name = "_".join(path[-1:]) if path else "weight"
         if "|" in weight.name:
-            name = "_".join(part.split(".")[-2] for part in weight.name.split("|") if "." in part)[:40]
+            parts = (part.split(".")[-2] for part in weight.name.split("|") if "." in part)
+            name = "_".join(parts)[:40] or "weights"  # what was computed from parameters has no module
         note = f"weight: {re.sub(r'[.][0-9]+[.]', '.*.', weight.name)[:100]}"
     else:
         buffer = call.operands[int(number)].buffer if kind == "in" else call.outputs[int(number)]

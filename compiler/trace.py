@@ -78,6 +78,8 @@ class _NoParameterMemory(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in (torch.empty, torch.randn, torch.rand):
             kwargs["device"] = "meta"
+        if func is torch.Tensor.copy_ and args[1].is_meta:
+            return args[0]  # a parameter's first value, made of random numbers that are not there
         return func(*args, **kwargs)
 
 
