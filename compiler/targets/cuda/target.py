@@ -34,7 +34,9 @@ class CudaTarget:
     fuses_epilogues = False
 
     def __init__(self, options: CompileOptions) -> None:
-        """Raises OptionError for an unknown architecture."""
+        """Raises OptionError for an unknown architecture, ToolchainError without Triton."""
+        if importlib.util.find_spec("triton") is None:
+            raise ToolchainError("a package for a GPU needs Triton: pip install triton")
         self.arch = parse_target(options.target)
         self.processes = options.threads
         self.scratch_bytes = 0
