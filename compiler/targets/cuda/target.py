@@ -1,6 +1,8 @@
 """NVIDIA GPUs: one readable model.py, and Triton kernels as source and as cubins."""
 
-from pagedc.compiler.errors import OptionError, UnsupportedError
+import importlib.util
+
+from pagedc.compiler.errors import OptionError, ToolchainError, UnsupportedError
 from pagedc.compiler.graph import STATEFUL
 from pagedc.compiler.options import CompileOptions
 from pagedc.compiler.program import Program
