@@ -1,4 +1,4 @@
-# make setup | check | test | conformance | bench | demo | clean
+# make setup | check | test | conformance | bench | gpu-check | demo | clean
 #
 # Everything lives in .venv, from PyPI; a stamp in it says what is installed, so that a second run costs nothing.
 # Another Python: make PYTHON=python3.12 setup. Another compiler: make CXX=g++-13 demo.
@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 # Without a GPU, this torch: the newest one may bring gigabytes of CUDA libraries.
 TORCH := $(if $(shell command -v nvidia-smi 2>/dev/null),,torch==2.13.0)
 
-.PHONY: setup check test conformance bench demo clean
+.PHONY: setup check test conformance bench gpu-check demo clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/stamp-dev
@@ -38,6 +38,12 @@ bench: $(VENV)/stamp-compiler
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.boot
 	$(BIN)/python -m benchmarks.agreement
+
+# On a machine with a GPU, unattended, within nine minutes: no installation, and results under $OUT where that is set.
+# PYTHONPATH names the source (src) and a folder with what the machine's Python lacks; see benchmarks/gpu.py.
+gpu-check:
+	timeout 150 $(PYTHON) -m pytest -q -p no:cacheprovider tests/gpu tests/kernels/triton tests/compiler/targets/cuda/test_rows.py
+	$(PYTHON) -m benchmarks.gpu --budget 380
 
 demo: $(VENV)/stamp-compiler
 	@$(BIN)/python -m examples.demo

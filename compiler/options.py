@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from pagedc.compiler.errors import OptionError
 from pagedc.compiler.tuning import Mode
 
-Target = Literal["cpu"]
+Target = Literal["cpu", "cuda", "cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "cuda:interpreter"]
 DType = Literal["auto", "float32", "bfloat16"]
 Quantization = Literal["auto", "none", "int8", "int4"]
 CpuLevel = Literal["native", "x86-64-v3", "x86-64-v4"]

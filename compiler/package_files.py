@@ -22,6 +22,7 @@ FILES = {
     "model.cpp": "the program, to be read: one token can be followed through it",
     "model.py": "the program, to be read: one token can be followed through it",
     "kernels/": "what the program calls, as source and built",
+    "launcher/": "loads those kernels and runs them",
     "weights/": "packed for those kernels, memory-mapped",
     "tokenizer/": "vocabulary, chat template, generation defaults",
     "graph.onnx": "the fused graph in standard operators; opens in Netron",

@@ -1,6 +1,7 @@
 """Random weights for a config: a model of any size compiles and runs without a file of its weights."""
 
 import hashlib
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,8 @@ from pagedc.compiler.checkpoint.tokenizer_files import read_tokenizer_files
 from pagedc.compiler.errors import CheckpointError
 
 INITIALIZER_RANGE = 0.02  # where the config has none
+# Values of a tensor before they repeat: billions would take minutes. Odd, so that no two rows are equal.
+MAX_DRAWN = (1 << 24) - 3
 
 
 class RandomCheckpoint:
@@ -52,7 +55,9 @@ class RandomCheckpoint:
         generator = torch.Generator().manual_seed(_seed(stored))
         dtype = torch.float32 if self.dtype == "float32" or len(shape) < 2 else torch.bfloat16
         mean = 1.0 if len(shape) == 1 and stored.endswith("weight") else 0.0
-        return torch.empty(shape, dtype=dtype).normal_(mean, self._std, generator=generator)
+        size = prod(shape)
+        drawn = torch.empty(min(size, MAX_DRAWN), dtype=dtype).normal_(mean, self._std, generator=generator)
+        return drawn.repeat(-(-size // MAX_DRAWN))[:size].reshape(shape) if size else drawn.reshape(shape)
 
 
 def _seed(name: str) -> int:

@@ -82,15 +82,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_config(name: str) -> PretrainedConfig:
+def make_config(name: str, **overrides: Any) -> PretrainedConfig:
     """A small config of a model type."""
-    return AutoConfig.for_model(name, **(CONFIGS | STATE_CONFIGS)[name])
+    return AutoConfig.for_model(name, **((CONFIGS | STATE_CONFIGS)[name] | overrides))
 
 
-def make_model(name: str) -> torch.nn.Module:
+def make_model(name: str, **overrides: Any) -> torch.nn.Module:
     """The module of a config in float32: every parameter random, those of norms and biases too."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(make_config(name), dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(make_config(name, **overrides), dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -100,8 +100,8 @@ def make_model(name: str) -> torch.nn.Module:
     return model  # type: ignore[no-any-return]
 
 
-def save_model(name: str, directory: Path) -> torch.nn.Module:
+def save_model(name: str, directory: Path, **overrides: Any) -> torch.nn.Module:
     """Write a model as a Hugging Face checkpoint, and return it."""
-    model = make_model(name)
+    model = make_model(name, **overrides)
     model.save_pretrained(directory)  # type: ignore[operator]
     return model

@@ -21,6 +21,7 @@ from pagedc.compiler.targets.cuda.weight_layout import parts_of
 Launches = Any  # list[Launch] of kernels/triton/launch.py, which a compile for a CPU does not import
 
 BLOCK_SIZE = 16  # tokens
+SPLIT_TOKENS, MAX_SPLITS = 128, 32  # of a decode's keys, not tuned
 
 
 @dataclass(slots=True)
@@ -138,8 +139,9 @@ class Kernels:
             shared_x=c["shared_x"],
             weight_format=call.weights[0].format,
         )
-        rows = size if c["shared_x"] else size * c["top_k"]
-        stride = call.operands[0].buffer.width if c["shared_x"] else c["k"]
+        rows, stride = size * c["top_k"], c["k"]
+        if c["shared_x"]:
+            rows, stride = size, call.operands[0].buffer.width
         x = self._operand(arguments, call, 0, (rows, c["k"]), stride)
         ids = self._operand(arguments, call, 1, (size, c["top_k"]))
         out = self._output(arguments, call.outputs[0], (size * c["top_k"], c["n"]))
@@ -163,8 +165,15 @@ class Kernels:
                 f"{call.origin}: attention in chunks or with ALiBi has no Triton kernel yet"
             )
         facts = {name: call.constants[name] for name in (*names, "has_sinks")}
+        # No more splits than the longest sequence can fill: the others would be launched for nothing.
+        longest = min(self.facts.limits.max_model_len, call.constants["window"] or 2**30)
+        splits = max(min(MAX_SPLITS, -(-longest // SPLIT_TOKENS)), 1)
         return triton_module("attention").AttentionSpec(
-            block_size=BLOCK_SIZE, kv_dtype=self.facts.dtype, **facts
+            block_size=BLOCK_SIZE,
+            kv_dtype=self.facts.dtype,
+            split_tokens=SPLIT_TOKENS,
+            num_splits=splits,
+            **facts,
         )
 
     def _store_kv(self, call: Call, arguments: Arguments, size: int) -> Launches:

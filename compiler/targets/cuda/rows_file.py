@@ -1,5 +1,6 @@
 """The file of a package that holds its printed row kernels."""
 
+import re
 from collections.abc import Iterable
 
 from pagedc.compiler.rows.kernel import RowKernel
@@ -17,7 +18,7 @@ def print_rows(kernels: Iterable[tuple[str, RowKernel, list[str]]]) -> str:
     """The text of rows.py: each kernel by its name, behind the modules that it stands for."""
     texts = []
     for name, kernel, origins in kernels:
-        lines = [f"# {origin}" for origin in origins]
+        lines = [f"# {origin}" for origin in dict.fromkeys(re.sub(r"\.\d+\b", ".*", o) for o in origins)]
         lines += ["@triton.jit", print_signature(kernel, name), print_body(kernel)]
         texts.append("\n".join(lines) + "\n")
     body = "\n\n".join(texts)

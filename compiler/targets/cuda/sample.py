@@ -14,6 +14,7 @@ def sample(vocab_size: int, configs: Configs, arguments: Arguments, size: int, p
     sampling = triton_module("sampling")
     spec = sampling.SamplingSpec(vocab_size=vocab_size, max_logprobs=MAX_LOGPROBS)
     config = configs.of("sampling", spec, size)
+    scratch, counters = sampling.scratch_sizes(spec, config, size)
 
     def given(name: str, shape: tuple[int, ...], dtype: str = "int32") -> Any:
         return arguments.tensor(name, shape, dtype)
@@ -27,7 +28,8 @@ def sample(vocab_size: int, configs: Configs, arguments: Arguments, size: int, p
         given("bias_tokens", (1,)),
         given("bias_values", (1,), "float32"),
         given("allowed_tokens", (1, -(-vocab_size // 32))),
-        sampling.scratch(spec, config, size, lambda shape, dtype: given("scratch", shape, dtype)),
+        given("scratch", (scratch,), "float32"),
+        given("counters", (counters,)),
         given("token_ids_out", (size,)),
         given("logprobs_out", (size,), "float32"),
         given("top_ids_out", (size, MAX_LOGPROBS)),
