@@ -227,8 +227,10 @@ class Engine:
         events = []
         token_ids = result.token_ids.tolist()
         for row, sequence in enumerate(prepared.sampled):
-            if sequence.grammar is not None and (error := sequence.grammar.error):
-                self._refuse(sequence.request_id, f"the grammar cannot be followed any further: {error}")
+            grammar = sequence.grammar
+            if grammar is not None and (grammar.error or not grammar.accepts(token_ids[row])):
+                why = f"the grammar cannot be followed any further: {grammar.error}"
+                self._refuse(sequence.request_id, why)
             elif sequence.status is not Status.FINISHED:  # with a sibling that was refused
                 events.append(self._take_token(sequence, token_ids[row], result, row))
         self._num_generation_tokens += sum(len(event.token_ids) for event in events)

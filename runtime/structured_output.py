@@ -70,6 +70,15 @@ class GrammarState:
         if self.error:
             row.fill(0xFFFFFFFF)
 
+    def accepts(self, token_id: int) -> bool:
+        """Whether a token may come next. Where the vocabulary cannot spell what must come, the mask is
+        wrong.
+        """
+        if self._matcher.validate_tokens([token_id]) == 1:
+            return True
+        self._stuck = self._stuck or "the vocabulary has no token for what must come"
+        return False
+
     def take(self, token_id: int) -> None:
         """Go on past a token."""
         self._matcher.consume_token(token_id)
