@@ -155,14 +155,13 @@ def _add_lora(parser: argparse.ArgumentParser) -> None:
         "--lora",
         metavar="[NAME=]DIR",
         action="append",
-        default=[],
         help="merge a LoRA adapter into the weights; the model is then called MODEL-NAME",
     )
 
 
 def _lora(arguments: argparse.Namespace) -> str | None:
     """The one adapter that was asked for. Raises OptionError for several."""
-    given: list[str] = arguments.lora
+    given: list[str] = arguments.lora or []
     if len(given) > 1:
         raise OptionError(
             f"--lora is given {len(given)} times: a package has one set of weights; "

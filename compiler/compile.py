@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagedc.compiler.accuracy import measure
-from pagedc.compiler.chat_format import reasoning_parser, tool_parser
 from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.checkpoint.base import Checkpoint
+from pagedc.compiler.checkpoint.chat_format import reasoning_parser, tool_parser
 from pagedc.compiler.checkpoint.special_tokens import special_tokens
 from pagedc.compiler.errors import OptionError
 from pagedc.compiler.graph import Graph

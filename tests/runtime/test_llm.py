@@ -183,9 +183,9 @@ def test_the_asynchronous_one_says_the_same(
     asyncio.run(main())
 
 
-def test_a_package_of_another_kind_is_refused(package: Path) -> None:
+def test_a_package_for_a_machine_that_this_is_not_is_refused(package: Path) -> None:
     manifest = json.loads((package / "manifest.json").read_text())
     manifest["target"]["kind"] = "cuda"
     (package / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(PackageError, match="compiled for cuda, which this runtime does not drive"):
+    with pytest.raises(PackageError, match=r"for a GPU|driver"):
         LLM(package)

@@ -1,6 +1,6 @@
 import pytest
 
-from pagedc.compiler.chat_format import reasoning_parser, tool_parser
+from pagedc.compiler.checkpoint.chat_format import reasoning_parser, tool_parser
 from pagedc.runtime.tool_parsers.formats import REASONING_FORMATS, TOOL_FORMATS
 
 # Lines out of the families' own templates.
