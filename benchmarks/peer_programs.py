@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import record
 from pagedc.runtime.bench.figures import serve_figures
 from pagedc.runtime.bench.load import Load, offer
 from pagedc.runtime.bench.machine import peak_memory
@@ -75,7 +76,11 @@ def _llama_bench(figure: str, model: Path, tools: Tools, sizes: Sizes, timeout: 
     command = [str(tools.llama_bench), "-m", str(model), *tokens]
     command += ["-t", str(sizes.threads), "-r", "1", "-o", "json"]
     out, _, peak = _run(command, timeout)
-    return {"value": float(json.loads(out)[0]["avg_ts"]), "peak_memory": peak, "command": " ".join(command)}
+    return {
+        "value": float(json.loads(out)[0]["avg_ts"]),
+        "peak_memory": peak,
+        "command": record.without_folders(command),
+    }
 
 
 def _child(
@@ -96,7 +101,7 @@ def _child(
         raise RunError(f"printed {out[-200:]!r}") from None
     if figure == "first_token":
         found["value"] = first
-    return found | {"command": " ".join(command)}
+    return found | {"command": record.without_folders(command)}
 
 
 def _run(command: list[str], timeout: float) -> tuple[str, float | None, int]:
@@ -171,4 +176,4 @@ def _over_http(
             value = answers[0].token_times[0] - begin
         if figure == "streams" and figures["output_tokens"] != sizes.streams * sizes.stream_output:
             raise RunError(f"{figures['output_tokens']} tokens came")
-    return {"value": value, "peak_memory": peak, "command": " ".join(command)}
+    return {"value": value, "peak_memory": peak, "command": record.without_folders(command)}

@@ -20,7 +20,7 @@ def write(name: str, figures: dict[str, Any]) -> Path:
     """Write results/NAME.json and print where it lies."""
     record = {
         "benchmark": name,
-        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": without_folders(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": _output("git", "rev-parse", "--short", "HEAD"),
         "machine": machine(),
@@ -32,6 +32,11 @@ def write(name: str, figures: dict[str, Any]) -> Path:
     path.write_text(json.dumps(record, indent=2) + "\n")
     print(f"written to {path}")
     return path
+
+
+def without_folders(words: list[str]) -> str:
+    """A command line of names: where things lay on one machine says nothing to a reader on another."""
+    return " ".join(Path(word).name if "/" in word and "://" not in word else word for word in words)
 
 
 def machine() -> dict[str, Any]:
