@@ -15,7 +15,7 @@ from pagedc.runtime.config import EngineConfig
 from pagedc.runtime.errors import ContextLengthError, RequestError
 from pagedc.runtime.messages import AddRequest, EngineStats, Logprob, TokenEvent
 from pagedc.runtime.messages import RequestError as Refusal
-from pagedc.runtime.pooling import Pooler
+from pagedc.runtime.pooler import Pooler
 from pagedc.runtime.row_template import make_row_template
 from pagedc.runtime.scheduler import Schedule, Scheduler
 from pagedc.runtime.sequence import Sequence, Status, int32_array

@@ -8,6 +8,8 @@ import msgspec
 SCHEMA_VERSION = 1
 ABI_VERSION = 2
 MANIFEST_NAME = "manifest.json"
+# What decoding raises for bytes that are not the JSON asked for.
+BROKEN_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,12 +11,14 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pagedc.runtime.errors import PackageError
 from pagedc.runtime.manifest import (
     ABI_VERSION,
+    BROKEN_JSON,
     MANIFEST_NAME,
     SCHEMA_VERSION,
     FileEntry,
@@ -24,7 +26,9 @@ from pagedc.runtime.manifest import (
     manifest_path,
     parse_manifest,
 )
-from pagedc.runtime.weights import BROKEN_JSON, MappedWeights
+
+if TYPE_CHECKING:
+    from pagedc.runtime.weights import MappedWeights
 
 MAX_MANIFEST_BYTES = 64 << 20
 COPY_AGAIN = "copy the package again, or compile it again"
@@ -66,8 +70,10 @@ class Package:
         """The directory with tokenizer.json, chat_template.jinja, …"""
         return self.path / "tokenizer"
 
-    def map_weights(self) -> MappedWeights:
+    def map_weights(self) -> "MappedWeights":
         """Map the weights into memory; the caller closes them."""
+        from pagedc.runtime.weights import MappedWeights  # numpy: 0.1 s that a server starts without
+
         return MappedWeights(self.path, self.manifest.weights)
 
 

@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagedc.runtime.errors import PackageError
-from pagedc.runtime.manifest import Weight
+from pagedc.runtime.manifest import BROKEN_JSON, Weight
 
 MAX_HEADER_BYTES = 100_000_000
 ALIGNMENT = 64
-# What decoding raises for bytes that are not the JSON asked for.
-BROKEN_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _ITEM_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
     "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64,

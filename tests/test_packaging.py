@@ -78,6 +78,12 @@ def test_compile_options_are_checked_before_torch_is_imported() -> None:
     assert modules_after(program, ("torch", "transformers", "tornado")) == []
 
 
+def test_the_server_starts_without_numpy() -> None:
+    """Its engine's process has it; 0.1 s of the start of a server."""
+    code = "import pagedc.runtime.serve, pagedc.runtime.server.launch, pagedc.runtime.server.served_model"
+    assert modules_after(code, ("numpy", "llguidance", "rich")) == []
+
+
 def test_the_runtime_imports_no_torch() -> None:
     code = """
 import importlib, pkgutil, pagedc.runtime

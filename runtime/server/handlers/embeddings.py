@@ -2,15 +2,14 @@
 
 import asyncio
 import base64
+import math
 import secrets
+from array import array
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import perf_counter
 from typing import Any, cast
 
-import numpy as np
-
-from pagedc.runtime.batch import Float32
 from pagedc.runtime.errors import RequestError
 from pagedc.runtime.messages import TokenEvent
 from pagedc.runtime.pooling import Pooling
@@ -80,7 +79,7 @@ class EmbeddingsHandler(BaseHandler):
 
 async def _embed(
     hosted: HostedModel, request_id: str, prompt: Prompt, pooling: Pooling, arrived: float
-) -> Float32:
+) -> "array[float]":
     metrics = hosted.metrics
     metrics.request_prompt_tokens.observe(len(prompt.token_ids))
     generator = cast(
@@ -93,10 +92,10 @@ async def _embed(
             data = event.embedding
     metrics.e2e_request_latency.observe(perf_counter() - arrived)
     metrics.finished["stop"] += 1
-    embedding = np.frombuffer(data, np.float32)
-    length = float(np.linalg.norm(embedding.astype(np.float64)))
-    return embedding / np.float32(length) if length > 0 else embedding
+    embedding = array("f", data)
+    length = math.hypot(*embedding)
+    return array("f", (value / length for value in embedding)) if length > 0 else embedding
 
 
-def _encode(embedding: Float32, is_base64: bool) -> Any:
-    return base64.b64encode(embedding.tobytes()).decode() if is_base64 else embedding.tolist()
+def _encode(embedding: "array[float]", is_base64: bool) -> Any:
+    return base64.b64encode(embedding).decode() if is_base64 else embedding.tolist()
