@@ -83,7 +83,7 @@ def call_note(call: Call, in_loop: bool) -> str:
 def _column(call: Call, argument: str, values: list[int], used: set[str]) -> Column:
     kind, number = re.fullmatch(r"([a-z]+)(\d*)", argument).groups()  # type: ignore[union-attr]
     if kind == "kv":
-        return Column("kv_cache", values)
+        return Column(_unique("kv_cache", used), values)
     if kind == "state":
         return Column(_unique("state", used), values)
     if kind == "w":

@@ -106,7 +106,7 @@ def compare(package: Path, model: torch.nn.Module, vocab_size: int) -> float:
     """The largest relative error seen. Raises DepartedError above the tolerance."""
     token_ids = np.random.default_rng(0).integers(3, vocab_size, NUM_TOKENS).tolist()
     opened = Package.open(package)
-    options = EngineOptions(max_num_seqs=3, max_num_batched_tokens=17, num_threads=1, memory=2**27)
+    options = EngineOptions(max_num_seqs=3, max_num_batched_tokens=17, num_threads=1, memory=2**31)
     config = resolve(opened.manifest, options)
     executor = open_executor(opened, config)
     try:
