@@ -2,7 +2,7 @@
 
 Results are kept in build/conformance.json as they come, with a hash of the code that they hold for: a run
 that was interrupted goes on where it was, and one after a change begins again. docs/conformance.md is written
-when every type has a result.
+when every type has a result; with --page at once, and says which have none.
 """
 
 import argparse
@@ -43,18 +43,19 @@ def main() -> int:
     parser.add_argument(
         "--again", nargs="*", default=[], metavar="STATUS", help="check these again: refused …"
     )
+    parser.add_argument("--page", action="store_true", help="check nothing: write the page of what is known")
     options = parser.parse_args()
     results = _load(options.keep_going)
     names = options.types or [
         n for n in types() if results.get(n, {}).get("status") in (None, *options.again)
     ]
-    _run_all(names, options.j, results)
+    _run_all([] if options.page else names, options.j, results)
     for name in options.types or ():
         print(f"{name}: {results[name]['status']} {results[name]['error'] or ''} {results[name]['detail']}")
     missing = set(types()) - set(results)
-    if not missing:
+    if not missing or options.page:
         PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(write_matrix(results, importlib.metadata.version("transformers")))
+        PAGE.write_text(write_matrix(results, importlib.metadata.version("transformers"), missing))
         print(f"{PAGE.relative_to(ROOT)}: {_counts(results)}")
     return int(any(found["status"] in ("wrong", "failed", "timeout") for found in results.values()))
 

@@ -1,6 +1,6 @@
 """docs/conformance.md: a line for every model type, and the totals."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 HEADER = """# Conformance
@@ -13,7 +13,7 @@ within 1e-4 of the largest of Hugging Face's own module. Written by `make confor
 
 {totals}
 
-The types that are no decoder-only language models, and so are not counted in the second column:
+{missing}The types that are no decoder-only language models, and so are not counted in the second column:
 
 {others}
 
@@ -23,12 +23,15 @@ The types that are no decoder-only language models, and so are not counted in th
 """
 
 
-def write_matrix(results: Mapping[str, Mapping[str, Any]], transformers_version: str) -> str:
-    """The text of the page; `results` as run.py stores them, by type."""
+def write_matrix(
+    results: Mapping[str, Mapping[str, Any]], transformers_version: str, missing: Collection[str] = ()
+) -> str:
+    """The text of the page; `results` as they are stored, by type, and the types that have none yet."""
     decoders = {name: found for name, found in results.items() if found["kind"] == "decoder"}
     return HEADER.format(
         transformers=transformers_version,
         totals=_totals(results, decoders),
+        missing=f"**Not checked yet** ({len(missing)}): {', '.join(sorted(missing))}\n\n" if missing else "",
         others=_others(results),
         rows="\n".join(_row(name, results[name]) for name in sorted(results)),
     )
