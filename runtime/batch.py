@@ -1,7 +1,7 @@
 """The numpy boundary between the engine and an executor: what a step is given, and what it returns."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ SAMPLING_DTYPE = np.dtype(
 class Batch:
     """One step: T tokens of S sequences, flat, grouped by sequence; R rows of logits are sampled."""
 
-    token_ids: Int32  # [T]
+    token_ids: Int32  # [T], below 0 where QueueingExecutor says so
     positions: Int32  # [T]
     slot_mapping: Int64  # [T] block * block_size + offset, -1 = padding
     block_tables: Int32  # [S, max_blocks]
@@ -48,7 +48,7 @@ class Batch:
     state_slots: Int32  # [S] where each sequence's state lies
     logits_rows: Int32  # [R]
     sampling: NDArray[np.void]  # [R] of SAMPLING_DTYPE
-    history_tokens: Int32  # concatenated; each row of `sampling` has its slice
+    history_tokens: Int32  # concatenated; each row of `sampling` has its slice; below 0 like token_ids
     bias_tokens: Int32
     bias_values: Float32
     allowed_tokens: NDArray[np.uint32]  # [masks, ceil(vocab_size / 32)]
@@ -83,4 +83,23 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Free the device; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class QueueingExecutor(Executor, Protocol):
+    """One that takes a step's batch while the step before it still runs.
+
+    In such a batch a token id -1 - r, in `token_ids` or `history_tokens`, is what row r of the step before
+    chose.
+    """
+
+    def submit(self, batch: Batch) -> None:
+        """Start a step; at most two are open. The batch's arrays may change once this returns."""
+        ...
+
+    def wait(self) -> StepResult:
+        """The result of the oldest open step, valid until the next call of `wait`. Raises ExecutorError if
+        the device failed.
+        """
         ...

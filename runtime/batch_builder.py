@@ -31,6 +31,8 @@ class PreparedBatch(NamedTuple):
     batch: Batch
     sampled: list[Sequence]  # of row 0, 1, …: a token is chosen for each
     prompt_rows: list[PromptRows]  # the rows after those
+    lengths: list[int]  # of each sequence that is sampled, with the tokens of this step
+    context_lens: list[int]  # of each sequence of the schedule
 
 
 class BatchBuilder:
@@ -107,7 +109,8 @@ class BatchBuilder:
             wants_hidden=any(sequence.pooling for sequence in schedule.sequences),
             skips_head=all(sequence.pooling for sequence in schedule.sequences),
         )
-        return PreparedBatch(batch, sampled, prompt_rows)
+        lengths = [len(sequence.token_ids) for sequence in sampled]
+        return PreparedBatch(batch, sampled, prompt_rows, lengths, context_lens)
 
     def _fill_chunk(self, sequence: Sequence, first: int, num_tokens: int) -> None:
         start, size = sequence.num_computed_tokens, self.block_size

@@ -72,9 +72,9 @@ class BlockManager:
         for _ in range(self._num_missing_blocks(sequence)):
             sequence.block_table.append(self._take())
 
-    def commit(self, sequence: Sequence) -> None:
-        """Tell the prefix cache of the blocks that its computed tokens have filled."""
-        num_full = sequence.num_computed_tokens // self.block_size
+    def commit(self, sequence: Sequence, num_tokens: int) -> None:
+        """Tell the prefix cache of the blocks that its first `num_tokens` fill: known and computed."""
+        num_full = num_tokens // self.block_size
         if not self.prefix_cache or sequence.num_committed_blocks == num_full:
             return
         self._hash(sequence, num_full)

@@ -1,4 +1,5 @@
-"""The loop of one model: schedule, build the batch, run it, take up what came out.
+"""The loop of one model: schedule, build the batch, run it, take up what came out. `look_ahead.py` says how
+the next step is prepared meanwhile.
 
 The engine sees numpy arrays and token ids; it knows neither tensors nor text nor sockets.
 """
@@ -13,11 +14,12 @@ from pagedc.runtime.batch_builder import BatchBuilder, PreparedBatch
 from pagedc.runtime.block_manager import BlockManager
 from pagedc.runtime.config import EngineConfig
 from pagedc.runtime.errors import ContextLengthError, RequestError
+from pagedc.runtime.look_ahead import Step, StepQueue
 from pagedc.runtime.messages import AddRequest, EngineStats, Logprob, TokenEvent
 from pagedc.runtime.messages import RequestError as Refusal
 from pagedc.runtime.pooler import Pooler
 from pagedc.runtime.row_template import make_row_template
-from pagedc.runtime.scheduler import Schedule, Scheduler
+from pagedc.runtime.scheduler import Scheduler
 from pagedc.runtime.sequence import Sequence, Status, int32_array
 from pagedc.runtime.structured_output import GrammarCompiler
 
@@ -43,7 +45,7 @@ class Engine:
         self.scheduler = Scheduler(
             block_manager, config.max_num_seqs, config.max_num_batched_tokens, config.max_num_rows
         )
-        self._executor = executor
+        self._steps = StepQueue(executor)
         self._builder = BatchBuilder(config)
         self._sequences: dict[str, list[Sequence]] = {}  # of each open request, those that have not ended
         self._siblings: dict[int, list[Sequence]] = {}  # held until the prompt they share is computed
@@ -57,7 +59,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.scheduler.running or self.scheduler.waiting or self._compiling)
+        return bool(self.scheduler.running or self.scheduler.waiting or self._compiling or self._steps)
 
     def add_request(self, request: AddRequest) -> None:
         """Queue a request; raises RequestError for one that cannot be served."""
@@ -114,18 +116,23 @@ class Engine:
                 self._finish(sequence)
 
     def step(self) -> list[TokenEvent]:
-        """Run one step and return what it brought; raises ExecutorError when the device failed."""
+        """End one step and return what it brought; raises ExecutorError when the device failed."""
         if self._compiling:
             self._take_grammars()
-        schedule = self.scheduler.schedule()
+        if not self._steps:
+            self._submit(may_preempt=True)
+        if self._steps.may_look_ahead:
+            self._submit(may_preempt=False)
+        return self._take_up(*self._steps.wait()) if self._steps else []
+
+    def _submit(self, *, may_preempt: bool) -> None:
+        schedule = self.scheduler.schedule(may_preempt=may_preempt)
         if not schedule.sequences:
-            return []
+            return
         for sequence in schedule.sequences:
             if sequence.queue_seconds is None:
                 sequence.queue_seconds = time.monotonic() - sequence.arrived
-        prepared = self._builder.build(schedule)
-        result = self._executor.step(prepared.batch)
-        return self._postprocess(schedule, prepared, result)
+        self._steps.submit(schedule, self._builder.build(schedule))
 
     def take_refusals(self) -> list[Refusal]:
         """Requests that ended in an error since this was last asked."""
@@ -175,13 +182,11 @@ class Engine:
         if params.n > self.config.max_num_seqs:
             raise RequestError(f"n is {params.n}, above max_num_seqs, {self.config.max_num_seqs}", param="n")
 
-    def _postprocess(
-        self, schedule: Schedule, prepared: PreparedBatch, result: StepResult
-    ) -> list[TokenEvent]:
-        block_manager = self.scheduler.block_manager
-        for sequence, num_tokens in zip(*schedule, strict=True):
-            sequence.num_computed_tokens += num_tokens
-            block_manager.commit(sequence)
+    def _take_up(self, step: Step, result: StepResult) -> list[TokenEvent]:
+        block_manager, prepared = self.scheduler.block_manager, step.prepared
+        for sequence, num_tokens in zip(step.sequences, prepared.context_lens, strict=True):
+            if sequence.status is not Status.FINISHED:
+                block_manager.commit(sequence, num_tokens)
         if result.hidden is not None:
             return self._pool(prepared, result.hidden) + self._take_tokens(prepared, result)
         return self._take_tokens(prepared, result)
@@ -189,13 +194,13 @@ class Engine:
     def _pool(self, prepared: PreparedBatch, hidden: Float32) -> list[TokenEvent]:
         """Take up hidden states; the sequences whose last one came end with their embedding."""
         for sequence, first_row, position, num_rows in prepared.prompt_rows:
-            if sequence.pooling:
+            if sequence.pooling and sequence.status is not Status.FINISHED:
                 if position == 0:  # also when it starts again after a preemption
                     self._poolers[sequence.seq_id] = Pooler(sequence.pooling)
                 self._poolers[sequence.seq_id].add(hidden[first_row : first_row + num_rows])
         events = []
         for row, sequence in enumerate(prepared.sampled):
-            if sequence.pooling:
+            if sequence.pooling and sequence.status is not Status.FINISHED:
                 pooler = self._poolers.get(sequence.seq_id) or Pooler(sequence.pooling)
                 pooler.add(hidden[row : row + 1])
                 events.append(
@@ -214,7 +219,7 @@ class Engine:
 
     def _take_tokens(self, prepared: PreparedBatch, result: StepResult) -> list[TokenEvent]:
         for sequence, first_row, position, num_rows in prepared.prompt_rows:
-            if sequence.pooling:
+            if sequence.pooling or sequence.status is Status.FINISHED:
                 continue
             if position == 0:  # also when it starts again after a preemption
                 self._prompt_logprobs[sequence.seq_id] = [None]
@@ -226,20 +231,24 @@ class Engine:
                 )
         events = []
         token_ids = result.token_ids.tolist()
-        for row, sequence in enumerate(prepared.sampled):
+        for row, (sequence, length) in enumerate(zip(prepared.sampled, prepared.lengths, strict=True)):
+            if sequence.status is Status.FINISHED:  # meanwhile, or with a sibling that was refused
+                continue
             grammar = sequence.grammar
             if grammar is not None and (grammar.error or not grammar.accepts(token_ids[row])):
                 why = f"the grammar cannot be followed any further: {grammar.error}"
                 self._refuse(sequence.request_id, why)
-            elif sequence.status is not Status.FINISHED:  # with a sibling that was refused
-                events.append(self._take_token(sequence, token_ids[row], result, row))
+            else:
+                events.append(self._take_token(sequence, length, token_ids[row], result, row))
         self._num_generation_tokens += sum(len(event.token_ids) for event in events)
         self._num_steps += 1
         return events
 
-    def _take_token(self, sequence: Sequence, token_id: int, result: StepResult, row: int) -> TokenEvent:
-        is_first = sequence.num_completion_tokens == 0
-        taken = self._extend(sequence, token_id)
+    def _take_token(
+        self, sequence: Sequence, position: int, token_id: int, result: StepResult, row: int
+    ) -> TokenEvent:
+        is_first = position == sequence.num_prompt_tokens
+        taken = self._extend(sequence, position, token_id)
         num_logprobs = sequence.row_template.num_logprobs
         event = TokenEvent(
             request_id=sequence.request_id,
@@ -259,16 +268,20 @@ class Engine:
             self._finish(sequence)
         return event
 
-    def _extend(self, sequence: Sequence, token_id: int) -> "_Taken":
-        """Append a token, and those that the sequence's grammar forces after it, as far as it may grow."""
+    def _extend(self, sequence: Sequence, position: int, token_id: int) -> "_Taken":
+        """Put a token in its place, and behind it those that the sequence's grammar forces, as far as it may
+        grow.
+        """
         grammar, params = sequence.grammar, sequence.params
+        sequence.token_ids[position] = token_id
         taken: list[int] = []
         pending = [token_id]
         while pending:
             for each in pending:
+                if taken:
+                    sequence.token_ids.append(each)
                 taken.append(each)
-                sequence.token_ids.append(each)
-                num_tokens = sequence.num_completion_tokens
+                num_tokens = position + len(taken) - sequence.num_prompt_tokens
                 if each in sequence.stop_ids and num_tokens > params.min_tokens:
                     return _Taken(taken, "stop", each)
                 if grammar is not None:

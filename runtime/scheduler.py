@@ -57,9 +57,11 @@ class Scheduler:
             self._release(sequence)
         sequence.status = Status.FINISHED
 
-    def schedule(self) -> Schedule:
-        """The sequences of the next step; empty only if nothing is waiting or running."""
-        sequences = self._schedule_decodes()
+    def schedule(self, *, may_preempt: bool = True) -> Schedule:
+        """The sequences of the next step; empty if none can go on, or only by preempting without leave."""
+        sequences = self._schedule_decodes(may_preempt)
+        if sequences is None:
+            return Schedule([], [])
         num_new_tokens = [1] * len(sequences)
         tokens_left = self.max_num_batched_tokens - len(sequences)
         rows_left = self.max_num_rows - len(sequences)
@@ -76,15 +78,17 @@ class Scheduler:
             )
         return Schedule(sequences, num_new_tokens)
 
-    def _schedule_decodes(self) -> list[Sequence]:
+    def _schedule_decodes(self, may_preempt: bool) -> list[Sequence] | None:
         """Every decoding sequence. Each running one gets slots for its newest tokens, after preempting as
-        many as it takes.
+        many as it takes; None where that is not allowed.
         """
         block_manager = self.block_manager
         decodes = []
         for sequence in list(self.running):
-            if sequence.status is not Status.RUNNING:
+            if sequence.status is not Status.RUNNING or sequence.is_complete:
                 continue
+            if not may_preempt and not block_manager.can_append(sequence):
+                return None
             while not block_manager.can_append(sequence) and self.running[-1] is not sequence:
                 self._preempt(self.running[-1])
             if block_manager.can_append(sequence):

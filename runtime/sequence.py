@@ -32,7 +32,9 @@ class Sequence:
     seq_id: int  # in order of arrival
     request_id: str
     index: int  # which of the request's n
-    token_ids: "array[int]"  # prompt and completion
+    token_ids: (
+        "array[int]"  # prompt and completion; below 0 where the device has not said yet (look_ahead.py)
+    )
     num_prompt_tokens: int
     params: SamplingParams
     row_template: RowTemplate  # how its rows of logits are sampled
@@ -49,7 +51,7 @@ class Sequence:
     status: Status = Status.WAITING
     block_table: "array[int]" = field(default_factory=int32_array)
     state_slot: int = -1  # while it runs
-    num_computed_tokens: int = 0  # whose keys and values are in the cache
+    num_computed_tokens: int = 0  # whose keys and values are in the cache, or will be by the step that runs
     num_cached_tokens: int = 0  # of the prompt, found in the prefix cache when it was first allocated
     num_preemptions: int = 0
     block_hashes: list[bytes] = field(default_factory=list)  # of its full blocks, as far as computed
@@ -64,6 +66,11 @@ class Sequence:
     def num_completion_tokens(self) -> int:
         """Tokens generated so far."""
         return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has all the tokens that it may have, if not all of them are known yet."""
+        return self.num_completion_tokens >= self.max_tokens
 
     @property
     def num_uncomputed_tokens(self) -> int:

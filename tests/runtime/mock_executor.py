@@ -5,6 +5,7 @@ block, slot, position or length changes what is chosen, and so shows as a differ
 same request.
 """
 
+import copy
 import hashlib
 
 import numpy as np
@@ -131,3 +132,26 @@ class MockExecutor:
             allowed = np.unpackbits(mask.view(np.uint8), bitorder="little", count=len(logits))
             logits[allowed == 0] = -np.inf
         return logits
+
+
+class QueueingMock(MockExecutor):
+    """The same, two steps at a time: a step runs when it is waited for, on copies of what was submitted."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        super().__init__(config)
+        self.num_overlaps = 0
+        self._submitted: list[Batch] = []
+        self._chosen = np.empty(0, np.int32)  # by the step before
+
+    def submit(self, batch: Batch) -> None:
+        assert len(self._submitted) < 2
+        self.num_overlaps += len(self._submitted)
+        self._submitted.append(copy.deepcopy(batch))
+
+    def wait(self) -> StepResult:
+        batch = self._submitted.pop(0)
+        for tokens in (batch.token_ids, batch.history_tokens):
+            tokens[tokens < 0] = self._chosen[-1 - tokens[tokens < 0]]
+        result = self.step(batch)
+        self._chosen = result.token_ids.copy()
+        return result

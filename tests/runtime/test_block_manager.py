@@ -27,7 +27,7 @@ def make_sequence(token_ids: list[int], *, seq_id: int = 0, cache_salt: str = ""
 
 def compute(manager: BlockManager, sequence: Sequence) -> None:
     sequence.num_computed_tokens = len(sequence.token_ids)
-    manager.commit(sequence)
+    manager.commit(sequence, sequence.num_computed_tokens)
 
 
 def cached_tokens(manager: BlockManager, token_ids: list[int], cache_salt: str = "") -> int:

@@ -16,17 +16,19 @@ VOCAB_SIZE = 40
 EOS = 0
 
 
+CONFIG: dict[str, Any] = {
+    "block_size": 4,
+    "num_blocks": 64,
+    "max_model_len": 64,
+    "max_num_seqs": 8,
+    "max_num_batched_tokens": 24,
+    "max_num_rows": 12,
+    "vocab_size": VOCAB_SIZE,
+}
+
+
 def make_engine(**changes: Any) -> Engine:
-    values: dict[str, Any] = {
-        "block_size": 4,
-        "num_blocks": 64,
-        "max_model_len": 64,
-        "max_num_seqs": 8,
-        "max_num_batched_tokens": 24,
-        "max_num_rows": 12,
-        "vocab_size": VOCAB_SIZE,
-    }
-    config = EngineConfig(**(values | changes))
+    config = EngineConfig(**(CONFIG | changes))
     return Engine(MockExecutor(config), config, [EOS])
 
 

@@ -30,7 +30,7 @@ def run(scheduler: Scheduler) -> Schedule:
     for sequence, num_tokens in zip(*schedule, strict=True):
         assert 0 < num_tokens <= sequence.num_uncomputed_tokens
         sequence.num_computed_tokens += num_tokens
-        scheduler.block_manager.commit(sequence)
+        scheduler.block_manager.commit(sequence, sequence.num_computed_tokens)
         if sequence.num_uncomputed_tokens == 0:
             sequence.token_ids.append(7)
     scheduler.block_manager.check_integrity(scheduler.running)

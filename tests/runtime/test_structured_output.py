@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.http.tokenizer_files import write_tokenizer
-from tests.runtime.mock_executor import MockExecutor
+from tests.runtime.mock_executor import MockExecutor, QueueingMock
 from tests.runtime.schemas import schemas
 
 from pagedc.runtime.config import EngineConfig
@@ -50,7 +50,7 @@ def make_engine(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Engin
     write_tokenizer(directory)
     grammars = GrammarCompiler(directory / "tokenizer.json", VOCAB_SIZE, [EOS])
 
-    def make(**changes: Any) -> Engine:
+    def make(executor: type[MockExecutor] = MockExecutor, **changes: Any) -> Engine:
         values: dict[str, Any] = {
             "block_size": 4,
             "num_blocks": 256,
@@ -61,7 +61,7 @@ def make_engine(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Engin
             "vocab_size": VOCAB_SIZE,
         }
         config = EngineConfig(**(values | changes))
-        return Engine(MockExecutor(config), config, [EOS], grammars)
+        return Engine(executor(config), config, [EOS], grammars)
 
     return make
 
@@ -269,3 +269,14 @@ def test_an_engine_without_a_tokenizer_refuses() -> None:
     engine = Engine(MockExecutor(config), config, [EOS])
     with pytest.raises(Exception, match="no tokenizer"):
         engine.add_request(request("r", choice(["a"])))
+
+
+def test_a_grammar_is_followed_where_steps_overlap(make_engine: Callable[..., Engine]) -> None:
+    requests = [request(str(i), json_schema(PERSON), seed=i, max_tokens=60) for i in range(3)]
+    requests += [AddRequest("free", [1, 2], SamplingParams(seed=7, max_tokens=90, ignore_eos=True))]
+    expected = run(make_engine(), *requests)
+    found = run(make_engine(QueueingMock, max_num_seqs=2), *requests)
+    for key, events in expected.items():
+        assert [each.token_ids for each in found[key]] == [each.token_ids for each in events]
+        if events[-1].finish_reason == "stop" and key[0] != "free":
+            jsonschema.validate(json.loads(text_of(found[key])), PERSON)
