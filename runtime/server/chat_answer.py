@@ -3,6 +3,7 @@
 import secrets
 import string
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pagedc.runtime.messages import Logprob
@@ -11,10 +12,19 @@ from pagedc.runtime.server.generation import Choice, Delta
 from pagedc.runtime.server.logprobs import chat_logprobs, prompt_logprobs
 from pagedc.runtime.server.protocol import ChatCompletionRequest
 from pagedc.runtime.server.sse import sse_event
-from pagedc.runtime.tool_parsers.events import Call, Text
+from pagedc.runtime.tool_parsers.events import CallArguments, CallBroken, CallStart, Reasoning, Text
 from pagedc.runtime.tool_parsers.formats import TOOL_FORMATS
 
 _ALPHABET = string.ascii_letters + string.digits
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call as it grows."""
+
+    id: str
+    name: str
+    arguments: list[str] = field(default_factory=list)
 
 
 class ChatAnswer(Answer):
@@ -28,12 +38,13 @@ class ChatAnswer(Answer):
         super().__init__(*args)
         num_choices = len(self.generation.choices)
         self._reasoning: list[list[str]] = [[] for _ in range(num_choices)]
-        self._calls: list[list[dict[str, Any]]] = [[] for _ in range(num_choices)]
+        self._calls: list[list[_Call]] = [[] for _ in range(num_choices)]
+        self._num_started = [0] * num_choices  # calls, with those that came to nothing
 
     def collect(self, delta: Delta) -> None:
         """Keep what an event brought."""
         if delta.choice.parser is not None:
-            delta = delta._replace(text=self._sort(delta))
+            delta = delta._replace(text=self._sort(delta, []))
         super().collect(delta)
 
     def response(self) -> dict[str, Any]:
@@ -58,7 +69,12 @@ class ChatAnswer(Answer):
         if calls:
             message["content"] = text or None
             message["tool_calls"] = [
-                {name: call[name] for name in ("id", "type", "function")} for call in calls
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": "".join(call.arguments)},
+                }
+                for call in calls
             ]
         answer: dict[str, Any] = {
             "index": choice.index,
@@ -75,37 +91,37 @@ class ChatAnswer(Answer):
         """The events that a delta makes; reasoning and calls come in chunks of their own."""
         if delta.choice.parser is None:
             return super().stream(delta)
-        index, reasoning = delta.choice.index, len(self._reasoning[delta.choice.index])
-        num_calls = len(self._calls[index])
-        text = self._sort(delta)
-        deltas: list[dict[str, Any]] = []
-        if thought := "".join(self._reasoning[index][reasoning:]):
-            deltas.append({"reasoning_content": thought})
-        for call in self._calls[index][num_calls:]:
-            function = {**call["function"], "arguments": ""}
-            deltas.append({"tool_calls": [{**call, "function": function}]})
-            arguments = {"arguments": call["function"]["arguments"]}
-            deltas.append({"tool_calls": [{"index": call["index"], "function": arguments}]})
-        extra = b"".join(sse_event(self._delta_chunk(index, each)) for each in deltas)
-        is_first = self.open(delta.choice)
-        return is_first + extra + super().stream(delta._replace(text=text))
-
-    def _sort(self, delta: Delta) -> str:
-        """Keep the reasoning and the calls of a delta; returns its content."""
         index = delta.choice.index
-        content: list[str] = []
+        deltas: list[dict[str, Any]] = []
+        text = self._sort(delta, deltas)
+        extra = b"".join(sse_event(self._delta_chunk(index, each)) for each in deltas)
+        return self.open(delta.choice) + extra + super().stream(delta._replace(text=text))
+
+    def _sort(self, delta: Delta, deltas: list[dict[str, Any]]) -> str:
+        """Keep the reasoning and the calls of a delta, as `deltas` of a stream too; returns its content."""
+        index = delta.choice.index
+        calls, reasoning, content = self._calls[index], self._reasoning[index], []
         for event in delta.events:
-            if isinstance(event, Call):
-                self._calls[index].append(
-                    {
-                        "index": len(self._calls[index]),
-                        "id": self._call_id(),
-                        "type": "function",
-                        "function": {"name": event.name, "arguments": event.arguments},
-                    }
-                )
-            else:
-                (content if isinstance(event, Text) else self._reasoning[index]).append(event.text)
+            if isinstance(event, Text):
+                content.append(event.text)
+            elif isinstance(event, Reasoning):
+                reasoning.append(event.text)
+                deltas.append({"reasoning_content": event.text})
+            elif isinstance(event, CallStart):
+                call = _Call(self._call_id(), event.name)
+                calls.append(call)
+                head = {"index": self._num_started[index], "id": call.id, "type": "function"}
+                self._num_started[index] += 1
+                deltas.append({"tool_calls": [{**head, "function": {"name": call.name, "arguments": ""}}]})
+            elif isinstance(event, CallArguments):
+                calls[-1].arguments.append(event.text)
+                function = {"arguments": event.text}
+                place = self._num_started[index] - 1
+                deltas.append({"tool_calls": [{"index": place, "function": function}]})
+            elif isinstance(event, CallBroken):
+                calls.pop()
+                if not self.request.stream:  # there it has gone out
+                    content.append(event.text)
         return "".join(content)
 
     def _call_id(self) -> str:

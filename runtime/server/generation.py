@@ -15,7 +15,7 @@ from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.prompts import Prompt
 from pagedc.runtime.server.reading import PLAIN, Reading
 from pagedc.runtime.tool_parsers.answer import AnswerParser
-from pagedc.runtime.tool_parsers.events import Call, Event
+from pagedc.runtime.tool_parsers.events import CallEnd, Event
 
 
 class Choice:
@@ -169,7 +169,7 @@ class Generation:
         if finish_reason is not None:
             text += detokenizer.finish()
         parsed = _parse(choice.parser, text, finish_reason is not None) if choice.parser else ()
-        if self._is_single_call and any(isinstance(each, Call) for each in parsed):
+        if self._is_single_call and any(isinstance(each, CallEnd) for each in parsed):
             if finish_reason is None:
                 self._engine.abort(event.request_id, event.index)
             parsed, finish_reason = _up_to_first_call(parsed), "stop"
@@ -211,7 +211,7 @@ def _parse(parser: AnswerParser, text: str, is_last: bool) -> Sequence[Event]:
 
 
 def _up_to_first_call(events: Sequence[Event]) -> list[Event]:
-    position = next(i for i, event in enumerate(events) if isinstance(event, Call))
+    position = next(i for i, event in enumerate(events) if isinstance(event, CallEnd))
     return list(events[: position + 1])
 
 

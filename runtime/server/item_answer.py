@@ -4,7 +4,6 @@
 same.
 """
 
-import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,15 @@ from pagedc.runtime.server.answers import Answer
 from pagedc.runtime.server.failures import Failure
 from pagedc.runtime.server.generation import Delta
 from pagedc.runtime.server.sse import sse_event
-from pagedc.runtime.tool_parsers.events import Call, Event, Reasoning, Text
+from pagedc.runtime.tool_parsers.events import (
+    CallArguments,
+    CallBroken,
+    CallEnd,
+    CallStart,
+    Event,
+    Reasoning,
+    Text,
+)
 
 ItemKind = Literal["text", "reasoning", "call"]
 
@@ -28,7 +35,8 @@ class Item:
     name: str = ""  # of the tool that is called
     parts: list[str] = field(default_factory=list)
     id: str = field(default_factory=lambda: secrets.token_hex(12))
-    is_whole: bool = False
+    is_closed: bool = False
+    is_broken: bool = False  # a call that was cut short, in a stream that has begun it
 
     @property
     def text(self) -> str:
@@ -56,7 +64,7 @@ class ItemAnswer(Answer):
     @property
     def has_calls(self) -> bool:
         """Whether a tool is called."""
-        return any(item.kind == "call" for item in self.items)
+        return any(item.kind == "call" and not item.is_broken for item in self.items)
 
     def collect(self, delta: Delta) -> None:
         """Keep what an event brought."""
@@ -99,45 +107,53 @@ class ItemAnswer(Answer):
         if events and all(isinstance(event, Reasoning) for event in events):
             self.num_reasoning_tokens += len(delta.token_ids)
         for event in events:
-            if isinstance(event, Call):
-                yield from self._call(event)
-            elif event.text:
-                yield from self._grow("text" if isinstance(event, Text) else "reasoning", event.text)
+            yield from self._changes_of(event)
         if delta.finish_reason is not None:
             yield from self._close()
 
+    def _changes_of(self, event: Event) -> Iterator[Change]:
+        if isinstance(event, CallStart):
+            yield from self._close()
+            yield Change("open", self._open("call", event.name))
+        elif isinstance(event, CallArguments):
+            yield self._add(event.text)
+        elif isinstance(event, CallEnd):
+            yield from self._close()
+        elif isinstance(event, CallBroken):
+            yield from self._break(event.text)
+        elif event.text:
+            yield from self._grow("text" if isinstance(event, Text) else "reasoning", event.text)
+
     def _grow(self, kind: ItemKind, text: str) -> Iterator[Change]:
-        if not self.items or self.items[-1].is_whole or self.items[-1].kind != kind:
+        if not self.items or self.items[-1].is_closed or self.items[-1].kind != kind:
             yield from self._close()
             yield Change("open", self._open(kind))
+        yield self._add(text)
+
+    def _add(self, text: str) -> Change:
         item = self.items[-1]
         item.parts.append(text)
-        yield Change("grow", item, text)
+        return Change("grow", item, text)
 
-    def _call(self, call: Call) -> Iterator[Change]:
-        yield from self._close()
-        item = self._open("call", call.name)
-        yield Change("open", item)
-        item.parts.append(call.arguments)
-        yield Change("grow", item, call.arguments)
-        yield from self._close()
+    def _break(self, text: str) -> Iterator[Change]:
+        """A call is none: text, unless a stream has begun it."""
+        if self.request.stream:
+            self.items[-1].is_broken = True
+            yield from self._close()
+            return
+        self.items.pop()
+        if self.items and self.items[-1].kind == "text":
+            self.items[-1].is_closed = False
+        yield from self._grow("text", text)
 
     def _open(self, kind: ItemKind, name: str = "") -> Item:
         self.items.append(Item(kind, len(self.items), name))
         return self.items[-1]
 
     def _close(self) -> Iterator[Change]:
-        if self.items and not self.items[-1].is_whole:
-            self.items[-1].is_whole = True
+        if self.items and not self.items[-1].is_closed:
+            self.items[-1].is_closed = True
             yield Change("close", self.items[-1])
-
-
-def parsed_arguments(item: Item) -> Any:
-    """The arguments of a call as a value."""
-    try:
-        return json.loads(item.text)
-    except ValueError:
-        return {}
 
 
 def _named_event(event: dict[str, Any]) -> bytes:

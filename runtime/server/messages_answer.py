@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from pagedc.runtime.server.item_answer import Change, Item, ItemAnswer, parsed_arguments
+import msgspec
+
+from pagedc.runtime.server.item_answer import Change, Item, ItemAnswer
 
 _DELTAS = {
     "text": ("text_delta", "text"),
@@ -77,5 +79,5 @@ def _block(item: Item, text: str) -> dict[str, Any]:
         return {"type": "text", "text": text}
     if item.kind == "reasoning":
         return {"type": "thinking", "thinking": text, "signature": ""}
-    arguments = parsed_arguments(item) if text else {}
+    arguments = msgspec.Raw(text.encode()) if text else {}  # an object, as the model wrote it
     return {"type": "tool_use", "id": f"toolu_{item.id}", "name": item.name, "input": arguments}

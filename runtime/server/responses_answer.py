@@ -151,7 +151,8 @@ def _part(item: Item, text: str) -> dict[str, Any]:
 
 
 def _output(item: Item, *, is_empty: bool = False) -> dict[str, Any]:
-    head = {"id": _item_id(item), "status": "completed" if item.is_whole else "in_progress"}
+    status = "incomplete" if item.is_broken else "completed" if item.is_closed else "in_progress"
+    head = {"id": _item_id(item), "status": status}
     if item.kind == "call":
         call = {"call_id": f"call_{item.id}", "name": item.name, "arguments": "" if is_empty else item.text}
         return {"type": "function_call", **head, **call}

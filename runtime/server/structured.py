@@ -16,12 +16,12 @@ from pagedc.runtime.server.protocol import (
 from pagedc.runtime.server.reading import Reading
 from pagedc.runtime.server.refusals import invalid
 from pagedc.runtime.server.tools import offered, required
-from pagedc.runtime.tool_parsers.formats import (
-    REASONING_FORMATS,
+from pagedc.runtime.tool_parsers.call_grammars import (
     calls_grammar,
     optional_calls_grammar,
     with_control_tokens,
 )
+from pagedc.runtime.tool_parsers.formats import REASONING_FORMATS
 
 MAX_CHOICES = 1024
 FORMATS = ("text", "json_object", "json_schema")
@@ -64,7 +64,7 @@ def chat_grammar_source(
     return source._replace(before=reasoning_rules(begin, end, is_open=is_open))
 
 
-def _optional_calls(request: ChatCompletionRequest, reading: Reading) -> GrammarSource | None:
+def _optional_calls(request: ChatCompletionRequest, reading: Reading) -> GrammarSource:
     """Where some tools are strict and none must be called: a call of one of those follows its schema."""
     assert reading.tokenizer is not None
     assert reading.tools is not None
@@ -76,7 +76,7 @@ def _optional_calls(request: ChatCompletionRequest, reading: Reading) -> Grammar
         reading.tokenizer.special_tokens,
         is_single=reading.is_single_call,
     )
-    return GrammarSource("tools", "lark", text) if text else None
+    return GrammarSource("tools", "lark", text)
 
 
 def _check_schemas(request: ChatCompletionRequest, functions: list[Function]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pagedc.runtime.tool_parsers.events import Call, Event, Parser, Text
+from pagedc.runtime.tool_parsers.events import CallBroken, CallStart, Event, Parser, Reasoning, Text
 
 
 class AnswerParser:
@@ -14,6 +14,7 @@ class AnswerParser:
         self._tools = tools
         self._spaces: list[str] = []  # held back: they are left out beside a call
         self._is_after_call = self._has_text = False
+        self._before_call = "", False  # the spaces and whether we were after a call, when the last began
 
     def feed(self, text: str) -> list[Event]:
         """The events that are certain now."""
@@ -39,18 +40,23 @@ class AnswerParser:
         return found
 
     def _trim(self, events: list[Event]) -> list[Event]:
-        if self._tools is None:
-            return [event for event in events if isinstance(event, Call) or event.text]
         trimmed: list[Event] = []
         for event in events:
-            if isinstance(event, Text):
+            if isinstance(event, Text | Reasoning) and not event.text:
+                continue
+            if isinstance(event, Text) and self._tools is not None:
                 self._trim_text(event.text, trimmed)
                 continue
-            if isinstance(event, Call):
+            if isinstance(event, CallStart):
+                self._before_call = "".join(self._spaces), self._is_after_call
                 self._spaces.clear()
                 self._is_after_call = True
-            if isinstance(event, Call) or event.text:
-                trimmed.append(event)
+            elif isinstance(event, CallBroken):
+                spaces, self._is_after_call = self._before_call
+                text: list[Event] = []
+                self._trim_text(spaces + event.text, text)
+                event = CallBroken("".join(each.text for each in text if isinstance(each, Text)))
+            trimmed.append(event)
         return trimmed
 
     def _trim_text(self, text: str, trimmed: list[Event]) -> None:

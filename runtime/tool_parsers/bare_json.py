@@ -1,5 +1,6 @@
 """An answer that is nothing but calls as JSON, with or without a marker or a code fence before them."""
 
+from pagedc.runtime.tool_parsers.call_stream import JSON_HEAD, CallStream
 from pagedc.runtime.tool_parsers.events import Event, Text
 from pagedc.runtime.tool_parsers.json_calls import JsonEnd, calls_of_text
 
@@ -14,8 +15,8 @@ class BareJsonParser:
         self._prefixes = prefixes  # what may stand before a call and then is left out
         self._is_text = self._has_calls = False
         self._head = ""  # what came before the first bracket
-        self._pieces: list[str] = []  # of the JSON that we are in
-        self._end: JsonEnd | None = None
+        self._end: JsonEnd | None = None  # of the JSON that we are in
+        self._stream = CallStream(JSON_HEAD, calls_of_text)  # of that JSON
 
     def feed(self, text: str) -> list[Event]:
         """The events that are certain now."""
@@ -29,12 +30,14 @@ class BareJsonParser:
 
     def finish(self) -> list[Event]:
         """The rest, when no text will come."""
-        rest = self._head + "".join(self._pieces)
-        if self._has_calls and rest.strip(_BETWEEN) in ("", *self._prefixes):
-            rest = ""  # the end of a code fence
+        if self._end is not None:
+            events = self._stream.close(self._head, "")
+        elif self._head and not (self._has_calls and self._head.strip(_BETWEEN) in ("", *self._prefixes)):
+            events = [Text(self._head)]
+        else:
+            events = []  # or the end of a code fence
         self._head, self._end = "", None
-        self._pieces.clear()
-        return [Text(rest)] if rest else []
+        return events
 
     def _feed_head(self, text: str, events: list[Event]) -> str:
         """Take what stands before a bracket; returns what is left."""
@@ -45,7 +48,7 @@ class BareJsonParser:
         if len(head) <= MAX_HEAD and (not stripped or stripped.rstrip() in self._prefixes):
             self._head = head
             if is_complete:
-                self._end = JsonEnd()
+                self._end, self._stream = JsonEnd(), CallStream(JSON_HEAD, calls_of_text)
             return text[position:]
         if not is_complete and any(prefix.startswith(stripped) for prefix in self._prefixes):
             self._head = head
@@ -57,18 +60,11 @@ class BareJsonParser:
     def _feed_json(self, text: str, events: list[Event]) -> str:
         assert self._end is not None
         position = self._end.feed(text)
+        events += self._stream.feed(text if position < 0 else text[:position])
         if position < 0:
-            self._pieces.append(text)
             return ""
-        self._pieces.append(text[:position])
-        content = "".join(self._pieces)
-        calls = calls_of_text(content)
-        if calls is None:
-            self._is_text = True
-            events.append(Text(self._head + content))
-        else:
-            events += calls
-            self._has_calls = True
+        events += self._stream.close(self._head, "")
+        self._is_text = not self._stream.has_calls
+        self._has_calls |= self._stream.has_calls
         self._head, self._end = "", None
-        self._pieces.clear()
         return text[position:]

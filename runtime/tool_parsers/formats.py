@@ -1,21 +1,18 @@
-"""Every format by name: how its calls are read, and how they are written where a call is required."""
+"""Every format by name: how its calls are read, and how they are written."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from pagedc.runtime.grammars import inline_schema, literal
 from pagedc.runtime.tool_parsers import deepseek, gemma, harmony, hermes, mistral
 from pagedc.runtime.tool_parsers.bare_json import BareJsonParser
+from pagedc.runtime.tool_parsers.call_stream import JSON_HEAD
 from pagedc.runtime.tool_parsers.events import Parser
 from pagedc.runtime.tool_parsers.harmony import HarmonyParser
 from pagedc.runtime.tool_parsers.json_calls import calls_of_text
 from pagedc.runtime.tool_parsers.marked import MarkedParser
 from pagedc.runtime.tool_parsers.think import ThinkParser
 
-NO_ARGUMENTS: Mapping[str, Any] = {"properties": {}, "additionalProperties": False}
 _FENCES = ("```json", "```")
 
 
@@ -33,12 +30,15 @@ class ToolFormat:
     separator: str = "\n"
     closing: str = ""  # behind the last
     is_single: bool = False  # a call ends the answer
+    has_channels: bool = False  # harmony's: the answer is messages, and a call is one of them
     id_length: int = 0  # of ids made of letters and digits alone; 0 = of any form
 
 
 _JSON_BEGIN = '{"name": "NAME", "arguments": '
 _MARKED_LIST = ToolFormat(
-    make_parser=partial(MarkedParser, ("<|tool_call|>", "functools"), ("<|/tool_call|>",), calls_of_text),
+    make_parser=partial(
+        MarkedParser, ("<|tool_call|>", "functools"), ("<|/tool_call|>",), calls_of_text, head=JSON_HEAD
+    ),
     markers=("<|tool_call|>", "<|/tool_call|>"),
     opening="<|tool_call|>[",
     begin=_JSON_BEGIN,
@@ -55,6 +55,7 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
             ("<｜tool▁call▁end｜>",),
             deepseek.decode,
             ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+            head=deepseek.HEAD,
         ),
         markers=(
             "<｜tool▁call▁begin｜>",
@@ -88,7 +89,9 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         separator="",
     ),
     "granite": ToolFormat(
-        make_parser=partial(MarkedParser, ("<|tool_call|>", "<function_call>"), (), calls_of_text),
+        make_parser=partial(
+            MarkedParser, ("<|tool_call|>", "<function_call>"), (), calls_of_text, head=JSON_HEAD
+        ),
         markers=("<|tool_call|>", "<function_call>"),
         opening="<|tool_call|>[",
         begin=_JSON_BEGIN,
@@ -102,9 +105,10 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         begin="<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>",
         end="<|call|>",
         is_single=True,
+        has_channels=True,
     ),
     "hermes": ToolFormat(
-        make_parser=partial(MarkedParser, ("<tool_call>",), ("</tool_call>",), hermes.decode),
+        make_parser=partial(MarkedParser, ("<tool_call>",), ("</tool_call>",), hermes.decode, head=JSON_HEAD),
         markers=("<tool_call>", "</tool_call>"),
         begin="<tool_call>\n" + _JSON_BEGIN,
         end="}\n</tool_call>",
@@ -120,7 +124,7 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         separator="; ",
     ),
     "mistral": ToolFormat(
-        make_parser=partial(MarkedParser, ("[TOOL_CALLS]",), (), mistral.decode),
+        make_parser=partial(MarkedParser, ("[TOOL_CALLS]",), (), mistral.decode, head=mistral.HEAD),
         markers=("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"),
         opening="[TOOL_CALLS][",
         begin=_JSON_BEGIN,
@@ -130,7 +134,7 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         id_length=9,  # its template refuses any other
     ),
     "mistral_args": ToolFormat(
-        make_parser=partial(MarkedParser, ("[TOOL_CALLS]",), (), mistral.decode),
+        make_parser=partial(MarkedParser, ("[TOOL_CALLS]",), (), mistral.decode, head=mistral.HEAD),
         markers=("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"),
         begin="[TOOL_CALLS]NAME[ARGS]",
         end="",
@@ -154,83 +158,3 @@ def make_reasoning_parser(name: str, *, is_open: bool) -> ThinkParser:
     """`is_open`: the prompt ends within reasoning already."""
     begin, end = REASONING_FORMATS[name]
     return ThinkParser(begin, end, is_open=is_open)
-
-
-def calls_grammar(
-    form: ToolFormat,
-    functions: Sequence[tuple[str, Mapping[str, Any] | None]],  # names, and the schemas of their arguments
-    control_tokens: Mapping[str, int],
-    *,
-    is_single: bool,
-) -> str:
-    """A Lark grammar of one call or more; ValueError names a keyword of a schema that is not supported."""
-    return _lark(form, functions, control_tokens, is_single=is_single, trigger="")
-
-
-def optional_calls_grammar(
-    form: ToolFormat,
-    functions: Sequence[tuple[str, Mapping[str, Any] | None]],  # None = arguments of any form
-    control_tokens: Mapping[str, int],
-    *,
-    is_single: bool,
-) -> str:
-    """A Lark grammar of any text, in which what begins a call must go on as one; "" where that cannot be
-    told.
-    """
-    first = form.opening or form.begin.partition("NAME")[0]
-    if form.is_single:
-        return ""  # harmony: channels come before calls
-    trigger = next((marker for marker in form.markers if first.startswith(marker)), "{")
-    calls = _lark(form, functions, control_tokens, is_single=is_single, trigger=trigger)
-    if trigger == "{":
-        return f"start: TEXT | calls_only\nTEXT: /([^{{\\s](.|\\n)*)?/\n{calls}"
-    if trigger in control_tokens:
-        return f"start: TEXT (<[{control_tokens[trigger]}]> calls_only)?\nTEXT: /(.|\\n)*/\n{calls}"
-    words = re.escape(trigger).replace("/", "\\/")
-    return (
-        f"start: TEXT | before calls_only\nTEXT: /(.|\\n)*/ & ~/(.|\\n)*{words}(.|\\n)*/\n"
-        f"before[lazy]: /(.|\\n)*{words}/\n{calls}"
-    )
-
-
-def _lark(
-    form: ToolFormat,
-    functions: Sequence[tuple[str, Mapping[str, Any] | None]],
-    control_tokens: Mapping[str, int],
-    *,
-    is_single: bool,
-    trigger: str,  # where it stands already: then the first call is without it, and `start` is the caller's
-) -> str:
-
-    def text(value: str) -> str:
-        return with_control_tokens(value, control_tokens)
-
-    cut = trigger if trigger != "{" else ""
-    rules = [
-        f"first: {' | '.join(f'first_{i}' for i in range(len(functions)))}",
-        f"calls: {' | '.join(f'call_{i}' for i in range(len(functions)))}",
-    ]
-    more = "" if is_single or form.is_single else f"({text(form.separator)} calls)*"
-    opening = text(form.opening.removeprefix(cut))
-    start = f"{'calls_only' if trigger else 'start'}: {opening} first {more} {text(form.closing)}"
-    for i, (name, schema) in enumerate(functions):
-        arguments = inline_schema({**(NO_ARGUMENTS if schema is None else schema), "type": "object"})
-        begin, end = form.begin.replace("NAME", name), text(form.end)
-        first = begin if form.opening else begin.removeprefix(cut)
-        rules.append(f"first_{i}: {text(first)} arguments_{i} {end}")
-        rules.append(f"call_{i}: {text(begin)} arguments_{i} {end}\narguments_{i}: {arguments}")
-    return "\n".join([start, *rules]) + "\n"
-
-
-def with_control_tokens(value: str, control_tokens: Mapping[str, int]) -> str:
-    """A text in Lark, in which control tokens stand as themselves."""
-    for word, token_id in control_tokens.items():
-        if word in value:
-            before, _, after = value.partition(word)
-            parts = [
-                with_control_tokens(before, control_tokens),
-                f"<[{token_id}]>",
-                with_control_tokens(after, control_tokens),
-            ]
-            return " ".join(part for part in parts if part)
-    return literal(value) if value else ""

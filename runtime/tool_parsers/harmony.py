@@ -4,7 +4,10 @@
 <|message|>{…}<|call|>, or <|channel|>final<|message|>…<|return|>.
 """
 
-from pagedc.runtime.tool_parsers.events import Event, Reasoning, Text
+from functools import partial
+
+from pagedc.runtime.tool_parsers.call_stream import BARE_HEAD, CallStream
+from pagedc.runtime.tool_parsers.events import Call, Event, Reasoning, Text
 from pagedc.runtime.tool_parsers.json_calls import make_call
 from pagedc.runtime.tool_parsers.markers import MarkerSplitter
 
@@ -21,8 +24,7 @@ class HarmonyParser:
         self._splitter = MarkerSplitter(MARKERS)
         self._header: list[str] | None = None  # between messages: recipient and channel
         self._channel = "final"
-        self._recipient = ""
-        self._pieces: list[str] = []  # of a call's arguments
+        self._call: CallStream | None = None
 
     def feed(self, text: str) -> list[Event]:
         """The events that are certain now."""
@@ -45,8 +47,8 @@ class HarmonyParser:
             return
         if self._header is not None:
             self._header.append(piece)
-        elif self._recipient:
-            self._pieces.append(piece)
+        elif self._call is not None:
+            events += self._call.feed(piece)
         elif self._channel == "analysis":
             events.append(Reasoning(piece))
         else:
@@ -69,13 +71,16 @@ class HarmonyParser:
         self._header = None
         named = dict(word.split("=", 1) for word in words if "=" in word)
         self._channel = named.get("channel", "final")
-        self._recipient = named.get("to", "").removeprefix("functions.")
+        if recipient := named.get("to", "").removeprefix("functions."):
+            self._call = CallStream(BARE_HEAD, partial(_decode, recipient), name=recipient)
 
     def _close(self, events: list[Event]) -> None:
         """A message ends; a call that cannot be read is text."""
-        if self._recipient:
-            content = "".join(self._pieces)
-            call = make_call(self._recipient, content)
-            events.append(call if call is not None else Text(content))
-        self._recipient, self._channel = "", "final"
-        self._pieces.clear()
+        if self._call is not None:
+            events += self._call.close("", "")
+        self._call, self._channel = None, "final"
+
+
+def _decode(recipient: str, text: str) -> list[Call] | None:
+    call = make_call(recipient, text)
+    return None if call is None else [call]

@@ -39,12 +39,37 @@ def make_call(name: Any, arguments: Any) -> Call | None:
             arguments = json.loads(arguments)
         except (ValueError, RecursionError):
             return None
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not isinstance(arguments, dict):
+    if not isinstance(name, str) or not _is_name(name) or not isinstance(arguments, dict):
         return None
     try:
-        return Call(name, json.dumps(arguments, ensure_ascii=False, allow_nan=False))
+        text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):
         return None
+    if not _is_unicode(text):
+        text = json.dumps(arguments)
+    return Call(name, text)
+
+
+def readable_name(quoted: str) -> str | None:
+    """A name out of JSON text; None if it is none."""
+    try:
+        name = json.loads(quoted)
+    except ValueError:
+        return None
+    return name if _is_name(name) else None
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name) <= MAX_NAME and _is_unicode(name)
+
+
+def _is_unicode(text: str) -> bool:
+    """Without halves of surrogate pairs, which JSON can write and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _call_of(value: Any) -> Call | None:

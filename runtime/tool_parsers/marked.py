@@ -1,12 +1,11 @@
 """Calls between markers: <tool_call>{…}</tool_call> and all that look like it."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 
-from pagedc.runtime.tool_parsers.events import Call, Event, Text
+from pagedc.runtime.tool_parsers.call_stream import CallStream, Decode
+from pagedc.runtime.tool_parsers.events import Event, Text
 from pagedc.runtime.tool_parsers.markers import MarkerSplitter
-
-# What stands between markers to the calls in it; None if it holds none.
-Decode = Callable[[str], list[Call] | None]
 
 
 class MarkedParser:
@@ -15,14 +14,21 @@ class MarkedParser:
     """
 
     def __init__(
-        self, begin: Sequence[str], end: Sequence[str], decode: Decode, dropped: Sequence[str] = ()
+        self,
+        begin: Sequence[str],
+        end: Sequence[str],
+        decode: Decode,
+        dropped: Sequence[str] = (),
+        *,
+        head: re.Pattern[str] | None = None,  # of arguments that go out as they grow
     ) -> None:
         self._begin = frozenset(begin)
         self._end = frozenset(end)
         self._splitter = MarkerSplitter([*begin, *end, *dropped])
         self._decode = decode
+        self._head = head
         self._opened = ""  # the marker that began the call that we are in
-        self._pieces: list[str] = []  # of that call
+        self._stream: CallStream | None = None  # of that call
 
     def feed(self, text: str) -> list[Event]:
         """The events that are certain now."""
@@ -32,7 +38,8 @@ class MarkedParser:
             if marker in self._begin:
                 self._close("", events)
                 self._opened = marker
-            elif marker in self._end and self._opened:
+                self._stream = CallStream(self._head, self._decode)
+            elif marker in self._end and self._stream is not None:
                 self._close(marker, events)
             elif marker in self._end:
                 events.append(Text(marker))
@@ -46,17 +53,13 @@ class MarkedParser:
         return events
 
     def _take(self, piece: str, events: list[Event]) -> None:
-        if self._opened:
-            self._pieces.append(piece)
+        if self._stream is not None:
+            events += self._stream.feed(piece)
         elif piece:
             events.append(Text(piece))
 
     def _close(self, marker: str, events: list[Event]) -> None:
         """The call that we are in, if any, ends."""
-        if not self._opened:
-            return
-        content = "".join(self._pieces)
-        calls = self._decode(content)
-        events += calls if calls is not None else [Text(self._opened + content + marker)]
-        self._opened = ""
-        self._pieces.clear()
+        if self._stream is not None:
+            events += self._stream.close(self._opened, marker)
+            self._stream = None

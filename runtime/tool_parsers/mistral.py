@@ -1,7 +1,16 @@
 """Mistral's calls behind [TOOL_CALLS]: a list of JSON objects, or since v11 a name and its arguments."""
 
+import re
+
+from pagedc.runtime.tool_parsers.call_stream import ARGUMENTS, JSON_HEAD
 from pagedc.runtime.tool_parsers.events import Call
 from pagedc.runtime.tool_parsers.json_calls import calls_of_text, make_call
+
+HEAD = re.compile(
+    JSON_HEAD.pattern
+    + r"|\s*(?P<plain>[^\s\[{]{1,256}+)\s*(?:\[CALL_ID\][^\s\[{]*\s*)?(?:\[ARGS\]\s*)?"
+    + ARGUMENTS
+)
 
 
 def decode(text: str) -> list[Call] | None:

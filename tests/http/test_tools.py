@@ -92,9 +92,12 @@ def test_a_stream_says_what_the_whole_answer_says(hermes: ServerProcess) -> None
 def test_without_parallel_calls_the_first_ends_the_answer(hermes: ServerProcess, stream: bool) -> None:
     fields = {"messages": say(CALL + OTHER_CALL), "tools": [TOOL], "max_tokens": 300}
     answer = hermes.chat(**fields, parallel_tool_calls=False, stream=stream)
-    assert b"Paris" in answer.body
-    assert b"Rome" not in answer.body
-    assert b'"tool_calls"' in answer.body
+    if stream:
+        deltas = [event["choices"][0]["delta"] for event in events(answer.body)]
+        calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    else:
+        calls = answer.json()["choices"][0]["message"]["tool_calls"]
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"city": "Paris"}'
 
 
 @pytest.mark.parametrize(
@@ -164,3 +167,61 @@ def test_a_names_quotes_and_ids_that_a_template_wants(start_server: Callable[...
     assert call["function"]["name"] == 'we"ather\n'
     assert len(call["id"]) == 9
     assert call["id"].isalnum()
+
+
+BROKEN = '<tool_call>{"name": "weather", "arguments": {"city": tru}}</tool_call>'
+
+
+def test_arguments_stream_in_pieces(hermes: ServerProcess) -> None:
+    answer = hermes.chat(messages=say("x" + CALL), tools=[TOOL], max_tokens=200, stream=True)
+    chunks = [event["choices"][0]["delta"] for event in events(answer.body)]
+    calls = [call for delta in chunks for call in delta.get("tool_calls", ())]
+    assert calls[0]["function"] == {"name": "weather", "arguments": ""}
+    assert len(calls) > len('{"city": "Paris"}') // 2
+    assert {call["index"] for call in calls} == {0}
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"city": "Paris"}'
+
+
+def test_a_call_that_breaks(hermes: ServerProcess) -> None:
+    """A whole answer has it as text; a stream has begun it, and goes on behind it."""
+    fields = {"messages": say(BROKEN + " Well." + CALL), "tools": [TOOL], "max_tokens": 300}
+    choice = hermes.chat(**fields).json()["choices"][0]
+    assert choice["message"]["content"] == BROKEN + " Well."
+    assert len(choice["message"]["tool_calls"]) == 1
+    deltas = [event["choices"][0]["delta"] for event in events(hermes.chat(**fields, stream=True).body)]
+    calls: dict[int, str] = {}
+    for call in [call for delta in deltas for call in delta.get("tool_calls", ())]:
+        calls[call["index"]] = calls.get(call["index"], "") + call["function"]["arguments"]
+    assert calls == {0: '{"city": tru}', 1: '{"city": "Paris"}'}
+    assert "".join(delta.get("content") or "" for delta in deltas).strip() == "Well."
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize("text", [BROKEN + "Well.", 'a<tool_call>{"name": "weather", "arguments": {"x": '])
+def test_a_call_that_breaks_in_items(hermes: ServerProcess, path: str, text: str) -> None:
+    schema = TOOL["function"]["parameters"]
+    body: dict[str, Any] = {
+        "messages": say(text),
+        "tools": [{"name": "weather", "input_schema": schema}],
+        "max_tokens": 200,
+    }
+    if path == "/v1/responses":
+        tool = {"type": "function", "name": "weather", "parameters": schema}
+        body = {"input": say(text), "tools": [tool], "max_output_tokens": 200}
+    whole = hermes.ask("POST", path, {"model": "fake", **body}).json()
+    (item,) = whole["content"] if path == "/v1/messages" else whole["output"][0]["content"]
+    assert item["text"].strip() == text.strip()
+    streamed = hermes.ask("POST", path, {"model": "fake", "stream": True, **body}).body.decode()
+    assert "event: error" not in streamed
+    if path == "/v1/responses":
+        assert '"status":"incomplete","call_id"' in streamed
+    else:
+        assert '"stop_reason":"end_turn"' in streamed
+
+
+def test_arguments_with_half_of_a_surrogate_pair(hermes: ServerProcess) -> None:
+    text = CALL.replace("Paris", "\\ud800")
+    tool = {"name": "weather", "input_schema": TOOL["function"]["parameters"]}
+    body = {"model": "fake", "messages": say(text), "tools": [tool], "max_tokens": 200}
+    answer = hermes.ask("POST", "/v1/messages", body)
+    assert answer.json()["content"][0]["input"] == {"city": "\ud800"}

@@ -9,17 +9,18 @@ TEMPLATE = (
     "{{ message.content }}<|im_end|>\n{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
 )
+SPECIAL = ("<|im_start|>", "<|im_end|>")
 
 
-def write_tokenizer(directory: Path, *, template: str | None = TEMPLATE) -> None:
+def write_tokenizer(
+    directory: Path, *, template: str | None = TEMPLATE, special: tuple[str, ...] = SPECIAL
+) -> None:
     """Write tokenizer.json and chat_template.jinja."""
     vocab = {_byte_char(byte): byte for byte in range(256)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(text, special=True, normalized=False) for text in ("<|im_start|>", "<|im_end|>")]
-    )
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(directory / "tokenizer.json"))
     if template is not None:

@@ -10,8 +10,10 @@ from tests.http.tokenizer_files import write_tokenizer
 
 from pagedc.runtime.grammars import lark
 from pagedc.runtime.structured_output import parser_limits
-from pagedc.runtime.tool_parsers.events import Call
-from pagedc.runtime.tool_parsers.formats import TOOL_FORMATS, calls_grammar, optional_calls_grammar
+from pagedc.runtime.tool_parsers.call_grammars import calls_grammar, optional_calls_grammar
+from pagedc.runtime.tool_parsers.events import CallStart
+from pagedc.runtime.tool_parsers.formats import TOOL_FORMATS
+from pagedc.runtime.tool_parsers.harmony import MARKERS
 
 STRICT = {"properties": {"c": {"enum": ["x"]}}, "required": ["c"], "additionalProperties": False}
 FUNCTIONS: list[tuple[str, Any]] = [("f", STRICT), ("g", {})]
@@ -62,12 +64,12 @@ def test_a_required_call_can_be_nothing_else(
     assert accepts(tokenizer, single, one, control)
     assert not accepts(tokenizer, single, two, control)
     parser = TOOL_FORMATS[form].make_parser()
-    calls = [event for event in parser.feed(two) + parser.finish() if isinstance(event, Call)]
+    calls = [event for event in parser.feed(two) + parser.finish() if isinstance(event, CallStart)]
     assert [call.name for call in calls] == ["f", "g"]
 
 
 @pytest.mark.parametrize("control", CONTROL, ids=["text", "control"])
-@pytest.mark.parametrize("form", [name for name, form in TOOL_FORMATS.items() if not form.is_single])
+@pytest.mark.parametrize("form", [name for name, form in TOOL_FORMATS.items() if not form.has_channels])
 def test_a_call_of_a_strict_tool_follows_its_schema(
     tokenizer: LLTokenizer, form: str, control: dict[str, int]
 ) -> None:
@@ -79,3 +81,28 @@ def test_a_call_of_a_strict_tool_follows_its_schema(
         assert not accepts(tokenizer, grammar, wrong, control)
         if form not in ("json", "llama3"):  # there, what comes behind a text is text
             assert not accepts(tokenizer, grammar, "Well. " + wrong, control)
+
+
+HARMONY = {marker: 256 + i for i, marker in enumerate(MARKERS)}
+ALOUD = "<|channel|>analysis<|message|>Hm. {x}\n<|end|><|start|>assistant"
+FINAL = "<|channel|>final<|message|>It rains."
+
+
+def test_harmony_thinks_before_it_calls(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, special=(*MARKERS, "<|endoftext|>"))
+    tokenizer = LLTokenizer(
+        (tmp_path / "tokenizer.json").read_text(), eos_token=256 + len(MARKERS), slices=[]
+    )
+    form = TOOL_FORMATS["harmony"]
+    optional = optional_calls_grammar(form, FUNCTIONS, HARMONY, is_single=False)
+    required = calls_grammar(form, FUNCTIONS, HARMONY, is_single=False)
+    right, wrong = written("harmony", ("f", '{"c": "x"}')), written("harmony", ("f", '{"c": "y"}'))
+    preamble = ALOUD.replace("analysis", "commentary")
+    for text in (right, ALOUD + right, ALOUD + preamble + right, ALOUD + written("harmony", ("g", "{}"))):
+        assert accepts(tokenizer, optional, text, HARMONY)
+        assert accepts(tokenizer, required, text, HARMONY)
+    for text in (wrong, ALOUD + wrong, ALOUD, "Hello", "", ALOUD + written("harmony", ("h", "{}"))):
+        assert not accepts(tokenizer, optional, text, HARMONY)
+        assert not accepts(tokenizer, required, text, HARMONY)
+    assert accepts(tokenizer, optional, ALOUD + FINAL, HARMONY)
+    assert not accepts(tokenizer, required, ALOUD + FINAL, HARMONY)

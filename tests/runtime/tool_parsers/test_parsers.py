@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from tests.runtime.schemas import JSON_VALUES
 
 from pagedc.runtime.tool_parsers.answer import AnswerParser
-from pagedc.runtime.tool_parsers.events import Call, Event, Reasoning, Text
+from pagedc.runtime.tool_parsers.events import (
+    Call,
+    CallArguments,
+    CallBroken,
+    CallEnd,
+    CallStart,
+    Event,
+    Reasoning,
+    Text,
+)
 from pagedc.runtime.tool_parsers.formats import REASONING_FORMATS, TOOL_FORMATS, make_reasoning_parser
 from pagedc.runtime.tool_parsers.markers import MarkerSplitter
 
@@ -18,24 +27,48 @@ PARIS, ROME = Call("weather", '{"city": "Paris"}'), Call("weather", '{"city": "R
 DEEP = "[" * 100_000
 
 
-def parse(form: str, pieces: list[str], *, reasoning: str = "", is_open: bool = False) -> list[Event]:
-    """The events, texts that follow one another joined."""
+Found = Call | Reasoning | Text
+
+
+def parse(form: str, pieces: list[str], *, reasoning: str = "", is_open: bool = False) -> list[Found]:
+    """What came of a text: texts that follow one another joined, calls whole."""
     thinking = make_reasoning_parser(reasoning, is_open=is_open) if reasoning else None
     parser = AnswerParser(thinking, TOOL_FORMATS[form].make_parser() if form else None)
-    events: list[Event] = []
-    for event in [event for piece in pieces for event in parser.feed(piece)] + parser.finish():
-        last = events[-1] if events else None
-        if isinstance(event, Text) and isinstance(last, Text):
-            events[-1] = Text(last.text + event.text)
-        elif isinstance(event, Reasoning) and isinstance(last, Reasoning):
-            events[-1] = Reasoning(last.text + event.text)
+    return gathered([event for piece in pieces for event in parser.feed(piece)] + parser.finish())
+
+
+def gathered(events: list[Event]) -> list[Found]:
+    """Events as a whole answer has them."""
+    found: list[Found] = []
+    name, arguments = "", [""]
+    for event in events:
+        last = found[-1] if found else None
+        if isinstance(event, CallStart):
+            assert not name
+            name, arguments = event.name, []
+        elif isinstance(event, CallArguments):
+            assert name
+            arguments.append(event.text)
+        elif isinstance(event, CallEnd):
+            found.append(Call(name, "".join(arguments)))
+            name = ""
         else:
-            events.append(event)
-    return events
+            if isinstance(event, CallBroken):
+                assert name
+                name, event = "", Text(event.text)
+            assert not name
+            if isinstance(event, Text) and isinstance(last, Text):
+                found[-1] = Text(last.text + event.text)
+            elif isinstance(event, Reasoning) and isinstance(last, Reasoning):
+                found[-1] = Reasoning(last.text + event.text)
+            else:
+                found.append(event)
+    assert not name
+    return found
 
 
 FENCED = '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{"city": "Paris"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
-WRITTEN: list[tuple[str, str, list[Event]]] = [
+WRITTEN: list[tuple[str, str, list[Found]]] = [
     ("hermes", 'Let me see.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>\n',
      [Text("Let me see."), PARIS]),
     ("hermes", '<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call>\n<tool_call>\n'
@@ -73,7 +106,7 @@ WRITTEN: list[tuple[str, str, list[Event]]] = [
 
 
 @pytest.mark.parametrize(("form", "text", "expected"), WRITTEN)
-def test_what_models_write(form: str, text: str, expected: list[Event]) -> None:
+def test_what_models_write(form: str, text: str, expected: list[Found]) -> None:
     assert parse(form, [text]) == expected
     assert parse(form, list(text)) == expected, "character by character"
 
@@ -179,3 +212,45 @@ def test_reasoning_is_told_from_the_answer(name: str) -> None:
 def test_markers_that_contain_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="part of another"):
         MarkerSplitter(["<a>", "x<a>"])
+
+
+LONG = '{"text": "' + "word " * 400 + '"}'
+
+
+@pytest.mark.parametrize(
+    "form", [name for name in TOOL_FORMATS if name != "gemma"]
+)  # its arguments are no JSON
+def test_arguments_go_out_as_they_are_written(form: str) -> None:
+    tool_format = TOOL_FORMATS[form]
+    text = tool_format.opening + tool_format.begin.replace("NAME", "f")
+    parser = AnswerParser(None, tool_format.make_parser())
+    events = [event for character in text for event in parser.feed(character)]
+    assert events == []
+    assert parser.feed(LONG[:9]) == [CallStart("f"), CallArguments(LONG[:9])]
+    for i in range(9, len(LONG) - 1):
+        assert parser.feed(LONG[i]) == [CallArguments(LONG[i])]
+    assert parser.feed("}") == [CallArguments("}"), CallEnd()]
+    assert parser.feed(tool_format.end + tool_format.closing) + parser.finish() == []
+
+
+@pytest.mark.parametrize("arguments", ['{"a": [1', '{"a": tru}', '{"a": 1e999}', '{"a" 1}', '{"a'])
+def test_a_call_that_breaks_is_all_text(arguments: str) -> None:
+    text = 'So. <tool_call>\n{"name": "f", "arguments": ' + arguments + "}\n</tool_call> Well."
+    assert parse("hermes", list(text)) == parse("hermes", [text])
+    shown = parse("hermes", [text])
+    assert "".join(each.text for each in shown if isinstance(each, Text)).strip() == text
+    assert not any(isinstance(each, Call) for each in shown)
+
+
+def test_a_bracket_too_few_behind_a_call_does_no_harm() -> None:
+    text = '<tool_call>{"name": "weather", "arguments": {"city": "Paris"}</tool_call>Well.'
+    assert parse("hermes", list(text)) == [PARIS, Text("Well.")]
+    text = '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Paris"}}, and so on'
+    assert parse("mistral", list(text)) == [PARIS, Text("}, and so on")]
+
+
+def test_half_of_a_surrogate_pair_is_written_as_json_writes_it() -> None:
+    (call,) = parse("json", ['{"function": "f", "arguments": "{\\"a\\": \\"\\\\ud800\\"}"}'])
+    assert call == Call("f", '{"a": "\\ud800"}')
+    text = '{"name": "\\ud800", "arguments": {}}'
+    assert parse("json", list(text)) == parse("json", [text]) == [Text(text)]
