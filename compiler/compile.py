@@ -65,7 +65,7 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
         phase.note(f"{changes['merge_linears']} linears merged, {len(graph.nodes)} nodes")
     drawing = _onnx(graph, packer, checkpoint, progress) if options.onnx else None
     with progress.phase("lower") as phase:
-        program = lower(graph, target.print_body, fuses_epilogues=target.fuses_epilogues)
+        program = lower(graph, target.print_body)
         phase.note(f"{len(program.calls)} calls, {len(program.row_functions)} row kernels")
     facts = Facts(checkpoint.name, _version(), dtype, _limits(checkpoint, options, graph.max_tokens))
     if options.tune != "none" or options.tuning is not None:

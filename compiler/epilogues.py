@@ -15,6 +15,7 @@ from pagedc.compiler.rows.kernel import Box, Expr, RowKernel, Stage
 
 MAX_STRIPES = 2  # a gate and what it lets through
 STRIPE = 16  # rows of a panel of packed weights
+MAX_ARGUMENTS = 8  # the tile, other inputs and outputs: a kernel for a GPU has places for so many
 
 
 def fuse_epilogues(program: Program, print_body: Callable[[RowKernel], str]) -> int:
@@ -57,6 +58,8 @@ def _fits(
     if not any(operand.buffer is out for operand in rows.operands):
         return False
     stripes = n // width
+    if len(rows.constants["inputs"]) + len(rows.outputs) > MAX_ARGUMENTS:
+        return False
     if stripes > 1 and (stripes > MAX_STRIPES or width % STRIPE or readers[linear.weights[0]] != 1):
         return False
     return is_pointwise(functions[rows.constants["function"]].kernel, width, stripes)

@@ -15,12 +15,11 @@ STRIDED = STATEFUL | {"attention", "linear"}  # anchors that may read part of a 
 MAX_LOCALS = 1 << 16  # elements on a thread's stack
 
 
-def lower(graph: Graph, print_body: Callable[[RowKernel], str], *, fuses_epilogues: bool = True) -> Program:
+def lower(graph: Graph, print_body: Callable[[RowKernel], str]) -> Program:
     """Plan calls, buffers and weights. Raises UnsupportedError for what no kernel can hold."""
     lowering = _Lowering(graph, print_body)
     program = lowering.run()
-    if fuses_epilogues:
-        fuse_epilogues(program, print_body)
+    fuse_epilogues(program, print_body)
     lowering.place_buffers()
     return program
 

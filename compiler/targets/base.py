@@ -47,7 +47,6 @@ class Target(Protocol):
     program: str  # the file of the package that a runtime loads
     block_size: int  # tokens in a block of the KV cache
     scratch_bytes: int  # that its kernels need beside the arenas, known once a program is emitted
-    fuses_epilogues: bool  # its linears take a pointwise row kernel inside
 
     @property
     def layout(self) -> WeightLayout:

@@ -110,9 +110,9 @@ def launch_linear(
 ) -> list[Launch]:
     """One launch.
 
-    epilogue: a @triton.jit function (acc float32 [BLOCK_T, BLOCK_N], rows int64 [BLOCK_T], columns int32
-    [BLOCK_N], mask, out, e0, …, e5) that stores; e0 … are `extra`, None beyond. Without one,
-    out[rows, columns] = acc.
+    epilogue: a @triton.jit function (acc float32 [BLOCK_T, BLOCK_N], tokens int64 [BLOCK_T], token_mask,
+    first_column, out, e0, …, e5) that stores; e0 … are `extra`, None beyond. Without one,
+    out[tokens, columns] = acc.
     """
     num_tokens, weight_format = x.shape[0], parse_format(spec.weight_format)
     is_sliced = bool(config["SLICED"]) and spec.num_slices > 1
@@ -207,7 +207,7 @@ def linear_kernel(
                 )  # fmt: skip
             total += acc
         finish(
-            total, scales, rows, row_mask, tokens, token_mask, out, e0, e1, e2, e3, e4, e5,
+            total, scales, row_tile, rows, row_mask, tokens, token_mask, out, e0, e1, e2, e3, e4, e5,
             OUT_STRIDE, HAS_ROW_SCALE, EPILOGUE,
         )  # fmt: skip
     else:
@@ -233,24 +233,33 @@ def linear_kernel(
                 )
             tl.store(counters + tile, 0)
             finish(
-                total, scales, rows, row_mask, tokens, token_mask, out, e0, e1, e2, e3, e4, e5,
+                total, scales, row_tile, rows, row_mask, tokens, token_mask, out, e0, e1, e2, e3, e4, e5,
                 OUT_STRIDE, HAS_ROW_SCALE, EPILOGUE,
             )  # fmt: skip
 
 
 @triton.jit
 def finish(
-    total, scales, rows, row_mask, tokens, token_mask, out, e0, e1, e2, e3, e4, e5,
+    total, scales, row_tile, rows, row_mask, tokens, token_mask, out, e0, e1, e2, e3, e4, e5,
     OUT_STRIDE: tl.constexpr, HAS_ROW_SCALE: tl.constexpr, EPILOGUE: tl.constexpr,
 ):  # fmt: skip
     """Hand the transposed sums to the epilogue, or store them."""
     if HAS_ROW_SCALE:
         total *= tl.load(scales + rows, mask=row_mask, other=0.0)[:, None]
     acc = tl.trans(total)
-    mask = token_mask[:, None] & row_mask[None, :]
     wide_tokens = tokens.to(tl.int64)
     if EPILOGUE is None:
+        mask = token_mask[:, None] & row_mask[None, :]
         pointers = out + wide_tokens[:, None] * OUT_STRIDE + rows[None, :]
         tl.store(pointers, acc.to(out.dtype.element_ty), mask=mask)
     else:
-        EPILOGUE(acc, wide_tokens, rows, mask, out, e0, e1, e2, e3, e4, e5)
+        EPILOGUE(acc, wide_tokens, token_mask, row_tile * acc.shape[1], out, e0, e1, e2, e3, e4, e5)
+
+
+@triton.jit
+def split_stripes(acc):
+    """A tile [T, N] of 16 columns of each half in turn, as the halves' tiles [T, N / 2]."""
+    stripes = tl.reshape(acc, (acc.shape[0], acc.shape[1] // 32, 2, 16))
+    first, second = tl.split(tl.permute(stripes, (0, 1, 3, 2)))
+    shape: tl.constexpr = (acc.shape[0], acc.shape[1] // 2)
+    return tl.reshape(first, shape), tl.reshape(second, shape)

@@ -27,7 +27,6 @@ class CpuTarget:
     program = "kernels/model.so"
     block_size = BLOCK_SIZE
     scratch_bytes = 0  # counted with the activations of a step
-    fuses_epilogues = True
 
     def __init__(self, options: CompileOptions) -> None:
         """Raises ToolchainError: before minutes are spent on what could not be finished."""

@@ -122,11 +122,28 @@ class _Emitter:
 
     def _given(self, call: Call, text: dict[str, str]) -> dict[str, str]:
         given: dict[str, str] = {}
-        for position, name in enumerate(("x", "expert_ids")[: len(call.operands)]):
+        names = ("x",) if "epilogue" in call.constants else ("x", "expert_ids")
+        for position, name in enumerate(names[: len(call.operands)]):
             given |= self._operand(call, position, name, text)
-        for position in range(len(call.weights)):
-            given["weight"] = f"step.weight({text[f'w{position}']})"
-        return given | {"out": self._buffer(call.outputs[0], text["out0"])}
+        if call.weights:
+            given["weight"] = f"step.weight({text['w0']})"
+        given["out"] = self._buffer(call.outputs[0], text["out0"])
+        return given | (self._epilogue(call, text) if "epilogue" in call.constants else {})
+
+    def _epilogue(self, call: Call, text: dict[str, str]) -> dict[str, str]:
+        """What the epilogue of a linear reads and writes beside its tile."""
+        given: dict[str, str] = {}
+        operand = weight = 1  # the linear's own come first
+        for position, kind in enumerate(call.constants["inputs"]):
+            if kind == "w":
+                given[f"in{position}"] = f"step.weight({text[f'w{weight}']})"
+                weight += 1
+            elif kind == "b":
+                given |= self._operand(call, operand, f"in{position}", text)
+                operand += 1
+        for position, buffer in enumerate(call.outputs[1:], 1):
+            given[f"out{position}"] = self._buffer(buffer, text[f"out{position}"])
+        return given
 
     def _rows(self, call: Call, text: dict[str, str]) -> dict[str, str]:
         function: RowFunction = self.functions[call.constants["function"]]

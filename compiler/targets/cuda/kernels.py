@@ -6,6 +6,7 @@ are the step's own.
 """
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from pagedc.compiler.errors import UnsupportedError
@@ -13,8 +14,9 @@ from pagedc.compiler.layer_table import STEP_INPUTS
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
 from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cuda.configs import Configs, triton_module
+from pagedc.compiler.targets.cuda.epilogue_printer import extra_arguments, print_epilogue
 from pagedc.compiler.targets.cuda.launch_table import Arguments, Dimension, Kernel
-from pagedc.compiler.targets.cuda.row_launch import RowLaunch
+from pagedc.compiler.targets.cuda.row_launch import RowLaunch, row_argument
 from pagedc.compiler.targets.cuda.sample import sample
 from pagedc.compiler.targets.cuda.weight_layout import parts_of
 
@@ -33,6 +35,7 @@ class Kernels:
     configs: Configs
     pdl: bool
     kernels: dict[str, Kernel] = field(default_factory=dict)
+    epilogues: dict[str, str] = field(default_factory=dict)  # name → the printed function
     _names: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _functions: dict[str, RowFunction] = field(default_factory=dict)
 
@@ -76,6 +79,8 @@ class Kernels:
                 return self._add("embedding", dimension, lambda a, n: self._embedding(call, a, n))
             case "linear":
                 name = f"linear_{c['n']}x{c['k']}"
+                if "epilogue" in c:
+                    name = f"{name}_{self._epilogue_name(call)}"
                 return self._add(name, dimension, lambda a, n: self._linear(call, a, n))
             case "grouped_linear":
                 name = f"grouped_linear_{c['experts']}x{c['n']}x{c['k']}"
@@ -125,8 +130,38 @@ class Kernels:
         x = self._operand(arguments, call, 0, (size, c["k"]), stride)
         out = self._output(arguments, call.outputs[0], (size, c["n"]))
         return linear.launch_linear(
-            spec, config, x, self._weight(arguments, call), out, *scratch, pdl=self.pdl
+            spec,
+            config,
+            x,
+            self._weight(arguments, call),
+            out,
+            *scratch,
+            **self._epilogue(call, arguments, size),
+            pdl=self.pdl,
         )
+
+    def _epilogue_name(self, call: Call) -> str:
+        """The printed epilogue of a linear: the row kernel, and which of its inputs is the tile."""
+        c = call.constants
+        key = ("epilogue", c["epilogue"], c["inputs"])
+        if key not in self._names:
+            same = sum(known[:2] == key[:2] for known in self._names)
+            name = self._names[key] = c["epilogue"] + (f"_{same + 1}" if same else "")
+            function = self._functions[c["epilogue"]]
+            self.epilogues[name] = print_epilogue(
+                name, function.kernel, c["inputs"], c.get("stripes", 1), function.origins
+            )
+        return self._names[key]
+
+    def _epilogue(self, call: Call, arguments: Arguments, size: int) -> dict[str, Any]:
+        c = call.constants
+        if "epilogue" not in c:
+            return {}
+        kernel = self._functions[c["epilogue"]].kernel
+        extra = extra_arguments(kernel, c["inputs"])
+        function = SimpleNamespace(fn=SimpleNamespace(__module__="rows", __name__=self._epilogue_name(call)))
+        tensors = tuple(row_argument(arguments, node, name, size) for node, name in extra.items())
+        return {"epilogue": function, "extra": tensors}
 
     def _grouped_linear(self, call: Call, arguments: Arguments, size: int) -> Launches:
         grouped_linear = triton_module("grouped_linear")

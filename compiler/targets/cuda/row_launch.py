@@ -3,12 +3,21 @@
 from types import SimpleNamespace
 from typing import Any
 
+from pagedc.compiler.graph import Node
 from pagedc.compiler.program import RowFunction
 from pagedc.compiler.targets.cuda.launch_table import Arguments
 from pagedc.compiler.targets.cuda.row_printer import num_warps, parameters, scratch_elements
 from pagedc.kernels.triton.launch import argument_type, is_aligned
 
 CONSTANTS = ("PDL", "INTERPRET")
+
+
+def row_argument(arguments: Arguments, node: Node, name: str, size: int) -> Any:
+    """A value that a row kernel reads or writes, for `size` tokens: an input of the step has its own name."""
+    shape = (node.size,) if node.domain == "const" else (size, node.size)
+    given = node.attrs["name"] if node.op == "input" else name
+    dtype = "float32" if node.domain == "const" and node.dtype == "bfloat16" else node.dtype
+    return arguments.tensor(given, shape, dtype)
 
 
 class RowLaunch:
@@ -20,10 +29,7 @@ class RowLaunch:
         kernel = function.kernel
         self.args: dict[str, Any] = {}
         for node, name in parameters(kernel).items():
-            shape = (node.size,) if node.domain == "const" else (size, node.size)
-            given = node.attrs["name"] if node.op == "input" else name
-            dtype = "float32" if node.domain == "const" and node.dtype == "bfloat16" else node.dtype
-            self.args[name] = arguments.tensor(given, shape, dtype)
+            self.args[name] = row_argument(arguments, node, name, size)
         cells = scratch_elements(kernel)
         if cells:
             self.args["scratch"] = arguments.tensor("scratch", (size * cells,), "float32")

@@ -5,6 +5,7 @@ a later stage reads go through memory, `scratch` where no one else needs them, w
 threads of a program hold different elements in each stage.
 """
 
+import re
 from dataclasses import replace
 from math import prod
 
@@ -39,6 +40,11 @@ def num_warps(kernel: RowKernel) -> int:
         for box in stage.boxes:
             widest = max(widest, prod(var.size for var in (*box.loops, *box.reduced)))
     return min(max(widest // TWO_WARPS * 2, 1), 8)
+
+
+def origin_lines(origins: list[str]) -> list[str]:
+    """Comments: the modules that a kernel stands for, layers as one."""
+    return [f"# {origin}" for origin in dict.fromkeys(re.sub(r"\.\d+\b", ".*", o) for o in origins)]
 
 
 def print_signature(kernel: RowKernel, name: str) -> str:

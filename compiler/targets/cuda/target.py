@@ -18,7 +18,7 @@ from pagedc.compiler.targets.cuda.cross_compile import compile_binaries, describ
 from pagedc.compiler.targets.cuda.emit import emit
 from pagedc.compiler.targets.cuda.kernels import BLOCK_SIZE, Kernels, kv_block_bytes
 from pagedc.compiler.targets.cuda.launch_table import LaunchTable, dump
-from pagedc.compiler.targets.cuda.rows_file import print_rows
+from pagedc.compiler.targets.cuda.rows_file import print_program
 from pagedc.compiler.targets.cuda.sources import package_sources, relative
 from pagedc.compiler.targets.cuda.weight_layout import CudaLayout
 from pagedc.compiler.tuning import Tuning
@@ -33,7 +33,6 @@ class CudaTarget:
 
     program = SOURCE
     block_size = BLOCK_SIZE
-    fuses_epilogues = False
 
     def __init__(self, options: CompileOptions) -> None:
         """Raises OptionError for an unknown architecture, ToolchainError without Triton."""
@@ -72,8 +71,7 @@ class CudaTarget:
         self.scratch_bytes = sum(sizes.values())
         source = emit(program, kernels, self.arch, sizes["scratch"], sizes["counters"])
         writer.write_text(SOURCE, source)
-        printed = ((function.name, function.kernel, function.origins) for function in program.row_functions)
-        writer.write_text("kernels/rows.py", relative(print_rows(printed)))
+        writer.write_text("kernels/rows.py", relative(print_program(program, kernels.epilogues)))
         modules = {binary.module for binary in self.table.binaries} | {"row_math", "device"}
         for name, text in package_sources(modules).items():
             writer.write_text(name, text)

@@ -135,9 +135,11 @@ def test_the_same_bits_in_any_batch_and_tile() -> None:
 
 
 @triton.jit
-def add_bias_and_residual(acc, rows, columns, mask, out, e0, e1, e2, e3, e4, e5):
+def add_bias_and_residual(acc, tokens, token_mask, first_column, out, e0, e1, e2, e3, e4, e5):
     """out = acc + bias + residual, rows of 43."""
-    places = rows[:, None] * 43 + columns[None, :]
+    columns = first_column + tl.arange(0, acc.shape[1])
+    mask = token_mask[:, None] & (columns < 43)[None, :]
+    places = tokens[:, None] * 43 + columns[None, :]
     bias = tl.load(e0 + columns, mask=columns < 43, other=0.0)
     residual = tl.load(e1 + places, mask=mask, other=0.0)
     tl.store(out + places, acc + bias[None, :] + residual, mask=mask)

@@ -19,7 +19,7 @@ from pagedc.compiler.targets.cuda.configs import Configs
 from pagedc.compiler.targets.cuda.emit import emit
 from pagedc.compiler.targets.cuda.kernels import Kernels
 from pagedc.compiler.targets.cuda.row_printer import print_body
-from pagedc.compiler.targets.cuda.rows_file import print_rows
+from pagedc.compiler.targets.cuda.rows_file import print_program
 from pagedc.compiler.trace import trace
 from pagedc.runtime.manifest import Limits
 
@@ -30,14 +30,16 @@ LIMITS = Limits(max_model_len=256, max_num_seqs=4, max_num_batched_tokens=32)
 def program_of(name: str) -> Program:
     graph = trace(make_config(name))
     run_passes(graph, lambda node: "bf16")
-    return lower(graph, print_body, fuses_epilogues=False)
+    return lower(graph, print_body)
 
 
 def emitted(name: str) -> dict[str, str]:
     program = program_of(name)
     kernels = Kernels(program, Facts(f"small {name}", "0.0.0", "bfloat16", LIMITS), Configs(), pdl=True)
-    printed = ((function.name, function.kernel, function.origins) for function in program.row_functions)
-    return {"model": emit(program, kernels, "sm_90", 0, 0), "rows": print_rows(printed)}
+    return {
+        "model": emit(program, kernels, "sm_90", 0, 0),
+        "rows": print_program(program, kernels.epilogues),
+    }
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral"])

@@ -23,8 +23,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
 def imported(kernels: dict[str, RowKernel], directory: Path) -> ModuleType:
+    return imported_text(print_rows((name, kernel, []) for name, kernel in kernels.items()), directory)
+
+
+def imported_text(text: str, directory: Path) -> ModuleType:
     path = directory / "rows.py"
-    path.write_text(print_rows((name, kernel, []) for name, kernel in kernels.items()))
+    path.write_text(text)
     spec = importlib.util.spec_from_file_location("printed_rows", path)
     assert spec is not None
     assert spec.loader is not None
