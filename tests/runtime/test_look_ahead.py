@@ -90,7 +90,7 @@ def test_the_first_token_of_several_comes_once_they_are_admitted_late() -> None:
 @pytest.mark.parametrize("pooling", ["mean", "last", "cls"])
 def test_an_embedding_is_made_beside_sequences_that_decode(pooling: Any) -> None:
     asked = AddRequest("e", [3, 1, 4, 1, 5, 9, 2, 6, 5, 3], SamplingParams(max_tokens=1), pooling=pooling)
-    engine, executor = queueing(hidden_size=8, max_num_batched_tokens=4)
+    engine, executor = queueing(hidden_size=8, max_num_seqs=4, max_num_batched_tokens=4)
     alone = make_engine(hidden_size=8)
     alone.add_request(asked)
     engine.add_request(request("r", [1, 2, 3]))
