@@ -1,20 +1,23 @@
-"""A GPU: decode, prefill, serving and boot beside the machine's own limits and beside transformers.
+"""A GPU: decode, prefill, serving and boot beside the machine's own limits, transformers, and the floors.
 
-Models have the shapes of known ones and random weights; nothing is downloaded. Each part runs in a process of
-its own, so that its memory is free afterwards and its failure is its own; parts are left out, and named, once
-the budget is spent. Unattended, on a machine with one GPU (torch ≥ 2.11, triton ≥ 3.6, transformers ≥ 5.17):
+Models have the shapes of known ones and random weights; nothing is downloaded. Each part is a process of its
+own with a budget of its own, so that its failure is its own; gpu.json is written after each of them. The exit
+code is 1 where a part or a test failed, else 0: a floor that is missed, or a part for which no time was left,
+is printed and is no failure. Unattended, with one GPU (torch ≥ 2.11, triton ≥ 3.6, transformers ≥ 5.17):
 
-python -m benchmarks.gpu [--budget SECONDS] [--models NAME…] [--out DIR] [--target cuda]
+python -m benchmarks.gpu [--tests] [--budget SECONDS] [--models NAME…] [--out DIR] [--target cuda]
 
-What such a machine's Python lacks comes from a folder in PYTHONPATH, filled where there is a network by
-`pip install --only-binary=:all: --python-version 3.12 --no-deps --target DIR` and the names that an import
-misses (msgspec, tornado, prometheus-client, gguf, …); then `PYTHONPATH=src:DIR make PYTHON=python gpu-check`.
+The order: tests, and beside them the packages are compiled, for neither is timed; the machine's limits and
+single kernels; an engine for each of the two models that have floors; transformers; the same two models with
+tuned kernels; the other models. `make gpu-check` runs it so, with what the machine's Python lacks from
+build/gpu-site.
 """
 
 import argparse
+import importlib.util
 import json
 import os
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
@@ -22,114 +25,200 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
+from benchmarks.gpu_floors import LARGE, SMALL, measured, print_floors
+from benchmarks.gpu_parts import Budget, Part, run_json
 from benchmarks.gpu_shapes import SHAPES
 
-# Those that carry a floor come first.
-ORDER = ("llama-3.2-1b", "llama-3.1-8b", "qwen3-0.6b", "qwen3-moe", "qwen3-8b")
+OTHERS = ("qwen3-0.6b", "qwen3-moe", "qwen3-8b")
+TESTS = ("tests/gpu", "tests/kernels/triton", "tests/compiler/targets/cuda/test_rows.py")
+TEST_SECONDS = 170  # at most
+COMPILE_SECONDS = 60  # that packages may take beyond the tests
+ROOM = 60 << 30  # bytes of all packages at once, and some
+LIMITS = ["--max-model-len", "17408", "--max-num-seqs", "256", "--max-num-batched-tokens", "4096"]
 
 
-class Budget:
-    """Seconds that are left; a part that does not fit is not begun."""
+class Run:
+    """The figures so far, and where they are kept."""
 
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+    def __init__(self, arguments: argparse.Namespace, work: Path) -> None:
+        self.budget, self.started = Budget(arguments.budget), arguments.budget
+        self.has_room = shutil.disk_usage(work).free >= ROOM
+        self.target: str = arguments.target
+        self.work, self.out = work, arguments.out
+        self.figures: dict[str, Any] = {}
+        self.compiling: dict[str, Part] = {}
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def put(self, part: str, figures: dict[str, Any], model: str | None = None) -> None:
+        """Keep a part's figures: what was measured outlives a machine that is taken away."""
+        place = self.figures if model is None else self.figures.setdefault(model, {})
+        place[part] = figures
+        if not figures.keys().isdisjoint({"failed", "left_out"}):
+            print(f"{model or ''} {part}: {figures.get('failed') or figures['left_out']}", flush=True)
+        written = {
+            "benchmark": "gpu",
+            "machine": record.machine(),
+            "versions": record.versions(),
+            "floors": measured(self.figures),
+            "figures": self.figures,
+        }
+        (self.out / "gpu.json").write_text(json.dumps(written, indent=2) + "\n")
+
+    def part(
+        self, name: str, module: str, arguments: list[str], *, model: str | None = None, **limits: float
+    ) -> None:
+        """Run one that prints JSON."""
+        log = self.work / f"{model or ''}{name}.log"
+        self.put(name, run_json(module, arguments, self.budget, log, **limits), model)
+
+    # Packages.
+
+    def package(self, name: str) -> Path:
+        """Where one is, or will be."""
+        return self.work / f"{name}.pagedc"
+
+    def compile(self, name: str, config: dict[str, Any], *options: str, threads: int = 4) -> None:
+        """Begin to compile a shape."""
+        source = self.work / name / "config.json"
+        source.parent.mkdir()
+        source.write_text(json.dumps(config))
+        command = [
+            sys.executable,
+            "-m",
+            "pagedc",
+            "compile",
+            str(source.parent),
+            "-o",
+            str(self.package(name)),
+        ]
+        command += ["--target", self.target, "--random-weights", "--dtype", "bfloat16", *LIMITS]
+        self.compiling[name] = Part(
+            [*command, "--threads", str(threads), *options], self.work / f"{name}.compile.log"
+        )
+
+    def compiled(self, name: str, seconds: float) -> dict[str, Any]:
+        """Wait for a package that is being compiled."""
+        done = self.compiling.pop(name).result(min(seconds, self.budget.left))
+        return {key: value for key, value in done.items() if key != "said"}
+
+    def engine(self, name: str, part: str = "engine", *options: str) -> None:
+        """Boot, prefill, decode and loads of a package. `part` is where its figures go."""
+        model = name.removesuffix("-tuned")
+        if self.package(name).exists():
+            options = (str(self.package(name)), "--began", str(time.time()), *options)
+            self.part(part, "benchmarks.gpu_engine", [*options], model=model, least=15, most=90)
+            shutil.rmtree(self.package(name))
+
+    def tuned(self, name: str) -> None:
+        """The same with kernels timed here: two layers have every shape, so tuning.json is made of those."""
+        if self.budget.left < 60:
+            self.put("tuned", {"left_out": f"{self.budget.left:.0f} s left, and it wants 60"}, name)
+            return
+        tuning = self.work / f"{name}-two" / "tuning.json"
+        cut = SHAPES[name] | {"num_hidden_layers": 2}
+        self.compile(f"{name}-two", cut, "--tune", "quick", threads=os.cpu_count() or 4)
+        self.put("tune", self.compiled(f"{name}-two", 120), name)
+        tuning = self.package(f"{name}-two") / "tuning.json"
+        if tuning.exists():
+            shutil.copy(tuning, self.out / f"tuning-{name}.json")
+            self.compile(f"{name}-tuned", SHAPES[name], "--tuning", str(tuning), threads=os.cpu_count() or 4)
+            self.put("compile_tuned", self.compiled(f"{name}-tuned", 120), name)
+            self.engine(f"{name}-tuned", "tuned", "--few")
+
+    def run(self, models: list[str], *, tests: bool) -> None:
+        """Everything that the budget allows."""
+        suite = self._begin_tests() if tests else None
+        if not self.has_room:
+            models = [name for name in models if name not in OTHERS]
+        for name in models:
+            self.compile(name, SHAPES[name])
+        if suite is not None:
+            done = suite.result(min(TEST_SECONDS, self.budget.left))
+            said = done.pop("said")
+            (self.out / "tests.log").write_text("\n".join(said) + "\n")
+            self.put("tests", done | {"summary": said[-1] if said else ""})
+        deadline = TEST_SECONDS + COMPILE_SECONDS
+        for name in models:
+            self.put("compile", self.compiled(name, deadline - (self.started - self.budget.left)), name)
+        self.part("limits", "benchmarks.gpu_limits", [], least=15, most=60)
+        self.part("kernels", "benchmarks.gpu_kernels", [], least=20, most=60)
+        floored = [name for name in (SMALL, LARGE) if name in models]
+        for name in floored:
+            self.engine(name)
+        if SMALL in models:
+            self._transformers(SMALL)
+        for name in reversed(floored):
+            self.tuned(name)
+        for name in models:
+            if name not in floored:
+                self.engine(name)
+        if LARGE in models:
+            self._transformers(LARGE)
+
+    def _begin_tests(self) -> Part:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=15", *TESTS]
+        if importlib.util.find_spec("xdist") is not None:
+            command += ["-n", str(min(os.cpu_count() or 1, 8))]
+        return Part(command, self.work / "tests.log")
+
+    def _transformers(self, name: str) -> None:
+        self.part(
+            "transformers",
+            "benchmarks.gpu_transformers",
+            [str(self.work / name)],
+            model=name,
+            least=60,
+            most=150,
+        )
 
     @property
-    def left(self) -> float:
-        """Seconds."""
-        return self._end - time.monotonic()
-
-
-def run_part(module: str, arguments: list[str], budget: Budget, least: float) -> dict[str, Any]:
-    """The JSON that a part prints last; what went wrong where it prints none."""
-    if budget.left < least:
-        return {"left_out": f"{budget.left:.0f} s left, and it wants {least:.0f}"}
-    command = [sys.executable, "-m", module, *arguments]
-    print("$", " ".join(command), flush=True)
-    begin = time.monotonic()
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=budget.left, check=False)
-    except subprocess.TimeoutExpired:
-        return {"failed": "the budget ended"}
-    seconds = round(time.monotonic() - begin, 1)
-    try:
-        result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        return {"failed": lines[-1][:400], "exit_code": done.returncode, "seconds": seconds}
-    return result | {"seconds": seconds}
-
-
-def compile_package(name: str, target: str, directory: Path, budget: Budget) -> tuple[Path, dict[str, Any]]:
-    """A package of a shape with random weights."""
-    config = directory / name / "config.json"
-    config.parent.mkdir(parents=True)
-    config.write_text(json.dumps(SHAPES[name]))
-    package = directory / f"{name}.pagedc"
-    arguments = ["compile", str(config.parent), "-o", str(package), "--target", target, "--random-weights"]
-    arguments += ["--dtype", "bfloat16", "--max-model-len", "17408", "--max-num-seqs", "256"]
-    arguments += ["--max-num-batched-tokens", "4096", "--json"]
-    begin = time.monotonic()
-    command = [sys.executable, "-m", "pagedc.cli", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=budget.left, check=False)
-    except subprocess.TimeoutExpired:
-        return package, {"failed": "the budget ended"}
-    seconds = round(time.monotonic() - begin, 1)
-    if done.returncode:
-        return package, {"failed": done.stderr.strip()[-400:], "seconds": seconds}
-    return package, {"seconds": seconds, "phases": json.loads(done.stdout).get("phases")}
+    def has_failed(self) -> bool:
+        """Whether any part did; one that was left out did not."""
+        parts = [
+            *self.figures.values(),
+            *(part for name in SHAPES for part in self.figures.get(name, {}).values()),
+        ]
+        return any("failed" in part for part in parts)
 
 
 def main() -> int:
-    """Everything that the budget allows."""
+    """Measure, print, and say whether anything failed."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--budget", type=float, default=480, help="seconds for everything")
-    parser.add_argument("--models", nargs="+", choices=SHAPES, default=ORDER)
+    parser.add_argument("--budget", type=float, default=520, help="seconds for everything")
+    parser.add_argument("--models", nargs="+", choices=SHAPES, default=[SMALL, LARGE, *OTHERS])
     parser.add_argument("--target", default="cuda")
+    parser.add_argument("--tests", action="store_true", help="run the tests first, beside the compiles")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", record.RESULTS)))
     arguments = parser.parse_args()
-    budget = Budget(arguments.budget)
-    figures: dict[str, Any] = {"limits": run_part("benchmarks.gpu_limits", [], budget, 20)}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in arguments.models:
-        with tempfile.TemporaryDirectory() as directory:
-            package, compiled = compile_package(name, arguments.target, Path(directory), budget)
-            figures[name] = {"compile": compiled}
-            if "failed" not in compiled:
-                figures[name]["engine"] = run_part("benchmarks.gpu_engine", [str(package)], budget, 15)
-                shape = str(package.parent / name)
-                figures[name]["transformers"] = run_part("benchmarks.gpu_transformers", [shape], budget, 60)
-        # After each model: what was measured outlives a machine that is taken away.
-        (arguments.out / "gpu.json").write_text(json.dumps(as_record(figures), indent=2) + "\n")
-    print_table(figures)
-    return 0
+    with tempfile.TemporaryDirectory(dir=roomy()) as directory:
+        run = Run(arguments, Path(directory))
+        run.run(arguments.models, tests=arguments.tests)
+    print_table(run.figures)
+    print_floors(run.figures)
+    return 1 if run.has_failed else 0
 
 
-def as_record(figures: dict[str, Any]) -> dict[str, Any]:
-    """With the machine and the versions."""
-    return {
-        "benchmark": "gpu",
-        "machine": record.machine(),
-        "versions": record.versions(),
-        "figures": figures,
-    }
+def roomy() -> str | None:
+    """Memory, where there is enough of it: gigabytes of weights are written and read within minutes."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.exists() and shutil.disk_usage(shared).free >= ROOM // 2 else None
 
 
 def print_table(figures: dict[str, Any]) -> None:
-    """Decode and prefill beside the limits."""
-    limits = figures["limits"]
+    """Every row of every engine, beside the limits."""
+    limits = figures.get("limits", {})
     bandwidth, flops = limits.get("copy_bytes_per_s"), limits.get("matmul_flops_per_s")
     print(f"copy {bandwidth and bandwidth / 1e12} TB/s, matmul {flops and flops / 1e12} TFLOP/s")
-    for name, parts in figures.items():
-        for row in parts.get("engine", {}).get("rows", []) if name != "limits" else []:
-            share = ""
-            if bandwidth and row.get("bytes"):
-                share = f"{row['bytes'] / row['step_s'] / bandwidth:.1%} of bandwidth"
-            if flops and row.get("flops"):
-                share = f"{row['flops'] / row['step_s'] / flops:.1%} of matmul"
-            time_per_step = f"{1e3 * row['step_s']:9.3f} ms {row['tokens_per_s']:10.0f} tok/s"
-            print(f"{name:14} {row['what']:28} {time_per_step}  {share}")
+    for name in SHAPES:
+        for part in ("engine", "tuned"):
+            for row in figures.get(name, {}).get(part, {}).get("rows", []):
+                share = ""
+                if bandwidth and row.get("bytes"):
+                    share = f"{row['bytes'] / row['step_s'] / bandwidth:.1%} of bandwidth"
+                if flops and row.get("flops"):
+                    share = f"{row['flops'] / row['step_s'] / flops:.1%} of matmul"
+                step = f"{1e3 * row['step_s']:9.3f} ms {row['tokens_per_s']:10.0f} tok/s"
+                print(f"{name:14} {part:7} {row['what']:20} {step}  {share}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What this GPU can do: copy bandwidth, bfloat16 matmul rate, and torch's own attention. Prints JSON."""
+"""What this GPU can do: copy bandwidth and bfloat16 matmul rate, by torch. Prints JSON."""
 
 import json
 from collections.abc import Callable
@@ -44,37 +44,13 @@ def matmul_rate(n: int = 8192) -> float:
     return 2 * n**3 / seconds(lambda: torch.mm(a, b, out=out), 10)
 
 
-def sdpa(batch: int, context: int, queries: int) -> float:
-    """Seconds of torch's attention with 32 heads of 128 over 8 of keys."""
-    q = torch.randn(batch, 32, queries, 128, device="cuda", dtype=torch.bfloat16)
-    k, v = (torch.randn(batch, 8, context, 128, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    attend = torch.nn.functional.scaled_dot_product_attention
-    return seconds(lambda: attend(q, k, v, is_causal=queries > 1, enable_gqa=True), 5)
-
-
-def skinny(tokens: int, n: int, k: int) -> float:
-    """Seconds of cuBLAS for a few tokens; eight weights in turn, so that none stays in the cache."""
-    weights = [torch.randn(n, k, device="cuda", dtype=torch.bfloat16) for _ in range(8)]
-    x = torch.randn(tokens, k, device="cuda", dtype=torch.bfloat16)
-    return seconds(lambda: [torch.mm(x, weight.T) for weight in weights], 4) / len(weights)
-
-
 def main() -> None:
     """All of it."""
-    name = torch.cuda.get_device_name()
-    kv_bytes = 64 * 8192 * 8 * 128 * 2 * 2
     figures = {
-        "gpu": name,
+        "gpu": torch.cuda.get_device_name(),
         "copy_bytes_per_s": copy_bandwidth(),
         "matmul_flops_per_s": matmul_rate(),
-        "sdpa_decode_64x8192_s": sdpa(64, 8192, 1),
-        "sdpa_decode_64x8192_bytes": kv_bytes,
-        "sdpa_prefill_4096_s": sdpa(1, 4096, 4096),
-        "cublas_s": {
-            f"{tokens}x{n}x{k}": skinny(tokens, n, k)
-            for tokens in (1, 16, 64, 256)
-            for n, k in ((6144, 4096), (28672, 4096), (4096, 14336))
-        },
+        "versions": {"torch": torch.__version__, "cuda": torch.version.cuda},
     }
     print(json.dumps(figures))
 

@@ -189,4 +189,8 @@ def _max_model_len(checkpoint: Checkpoint, options: CompileOptions, traced: int 
 
 
 def _version() -> str:
-    return importlib.metadata.version("pagedc")
+    """Of the installation; a source tree on PYTHONPATH has none."""
+    try:
+        return importlib.metadata.version("pagedc")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+source"

@@ -18,6 +18,7 @@ from pagedc.compiler.targets.cuda.epilogue_printer import extra_arguments, print
 from pagedc.compiler.targets.cuda.launch_table import Arguments, Dimension, Kernel
 from pagedc.compiler.targets.cuda.row_launch import RowLaunch, row_argument
 from pagedc.compiler.targets.cuda.sample import sample
+from pagedc.compiler.targets.cuda.tiles import power_of_two
 from pagedc.compiler.targets.cuda.weight_layout import parts_of
 
 Launches = Any  # list[Launch] of kernels/triton/launch.py, which a compile for a CPU does not import
@@ -200,9 +201,10 @@ class Kernels:
                 f"{call.origin}: attention in chunks or with ALiBi has no Triton kernel yet"
             )
         facts = {name: call.constants[name] for name in (*names, "has_sinks")}
-        # No more splits than the longest sequence can fill: the others would be launched for nothing.
+        # No more splits than the longest sequence can fill: the others would be launched for nothing. The
+        # kernels want a power of two.
         longest = min(self.facts.limits.max_model_len, call.constants["window"] or 2**30)
-        splits = max(min(MAX_SPLITS, -(-longest // SPLIT_TOKENS)), 1)
+        splits = min(MAX_SPLITS, power_of_two(-(-longest // SPLIT_TOKENS)))
         return triton_module("attention").AttentionSpec(
             block_size=BLOCK_SIZE,
             kv_dtype=self.facts.dtype,
