@@ -151,6 +151,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     log = parser.add_argument_group("log")
     log.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     log.add_argument("--log-format", choices=("text", "json"), default="text")
+    log.add_argument(
+        "--otlp-endpoint",
+        default="",
+        metavar="URL",
+        help="send a trace of each request there, as OTLP over HTTP (needs pagedc[otlp])",
+    )
 
 
 def _add_engine_options(group: "argparse._ArgumentGroup | argparse.ArgumentParser") -> None:

@@ -88,6 +88,7 @@ def _serve(
         limits=limits,
         allow_origin=options.allow_origin,
         has_page=not options.no_web,
+        otlp_endpoint=options.otlp_endpoint,
     )
 
     def open_models() -> list[HostedModel]:

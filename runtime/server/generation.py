@@ -101,6 +101,7 @@ class Generation:
             )
             for index in range(len(prompts) * params.n)
         ]
+        self.model_name = hosted.model.name
         self._engine = hosted.engine
         self._metrics = hosted.metrics
         self._prompt_index = {f"{request_id}-{i}": i for i in range(len(prompts))}
@@ -109,6 +110,8 @@ class Generation:
         self._logprobs_of_stop_token = logprobs_of_stop_token
         self._is_single_call = reading.is_single_call
         self._arrived = arrived
+        self._submitted = arrived  # to the engine
+        self._queue_seconds: float | None = None  # of the first sequence that ran
         self._num_cached: dict[int, int] = {}  # by prompt, known with its first event
         for prompt in prompts:
             self._metrics.request_prompt_tokens.observe(len(prompt.token_ids))
@@ -124,6 +127,7 @@ class Generation:
 
     def events(self) -> AsyncGenerator[TokenEvent, None]:
         """Everything the engine says of this request; closing it aborts what still runs."""
+        self._submitted = perf_counter()
         sources = [
             cast(
                 AsyncGenerator[TokenEvent, None],
@@ -152,6 +156,8 @@ class Generation:
         if token_ids:
             if not choice.num_tokens:
                 self._metrics.request_queue_time.observe(event.queue_seconds)
+                if self._queue_seconds is None:
+                    self._queue_seconds = event.queue_seconds
             self._observe(choice, len(token_ids))
         detokenizer = choice.detokenizer
         if event.stop_token_id is None:
@@ -177,6 +183,23 @@ class Generation:
             choice.finish_reason = finish_reason
             self._observe_end(choice)
         return Delta(choice, text, token_ids, logprobs, finish_reason, parsed)
+
+    def phases(self) -> list[tuple[str, float, float]]:
+        """Name, begin and end (of perf_counter) of what has been done so far: prepare, queue, prefill,
+        decode.
+        """
+        found = [("prepare", self._arrived, self._submitted)]
+        begun = [choice for choice in self.choices if choice.num_tokens]
+        if not begun or self._queue_seconds is None:
+            return [*found, ("queue", self._submitted, perf_counter())]
+        started = self._submitted + self._queue_seconds
+        first, last = min(each.first_time for each in begun), max(each.last_time for each in begun)
+        return [
+            *found,
+            ("queue", self._submitted, started),
+            ("prefill", started, first),
+            ("decode", first, last),
+        ]
 
     def close(self) -> None:
         """Count the choices that nobody waits for any more."""

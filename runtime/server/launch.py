@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tornado.netutil import bind_sockets
 
@@ -20,6 +20,9 @@ from pagedc.runtime.server.auth import ApiKeys
 from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.server.state import OpenModel, ServerState
+
+if TYPE_CHECKING:
+    from pagedc.runtime.server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class ListenOptions:
     has_page: bool = True
     admin_keys: ApiKeys | None = None
     open_model: OpenModel | None = None
+    otlp_endpoint: str = ""  # where spans go; "" = nowhere
 
 
 OpenModels = Callable[[], Sequence[HostedModel]]
@@ -56,6 +60,7 @@ def run_server(open_models: OpenModels, options: ListenOptions, boot: dict[str, 
 
 async def _serve(open_models: OpenModels, options: ListenOptions, boot: dict[str, float]) -> int:
     began = perf_counter()
+    tracing = _open_tracing(options.otlp_endpoint)
     state = ServerState(
         open_models(),
         limits=options.limits,
@@ -64,6 +69,7 @@ async def _serve(open_models: OpenModels, options: ListenOptions, boot: dict[str
         has_page=options.has_page,
         admin_keys=options.admin_keys,
         open_model=options.open_model,
+        tracing=tracing,
     )
     signals = _Signals(asyncio.get_running_loop())
     _allow_open_files(options.limits.max_connections)
@@ -93,6 +99,16 @@ async def _serve(open_models: OpenModels, options: ListenOptions, boot: dict[str
         state.grammars.close()
         await state.wait_idle(LAST_WORDS)
         await server.close_all_connections()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
+
+
+def _open_tracing(endpoint: str) -> "Tracing | None":
+    if not endpoint:
+        return None
+    from pagedc.runtime.server.tracing import Tracing
+
+    return Tracing(endpoint)
 
 
 async def _start(models: Sequence[HostedModel]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pagedc.runtime.errors import (
     NotFoundError,
@@ -19,6 +20,9 @@ from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.json_body import quoted
 from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.server.protocol import LoadRequest
+
+if TYPE_CHECKING:
+    from pagedc.runtime.server.tracing import Tracing
 
 DRAIN_RETRY_AFTER = 5  # seconds
 OpenModel = Callable[[LoadRequest], Awaitable[HostedModel]]
@@ -37,6 +41,7 @@ class ServerState:
         has_page: bool = True,
         admin_keys: ApiKeys | None = None,  # none: models are neither loaded nor unloaded
         open_model: OpenModel | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.models = list(models)  # in order of loading: the first is the default where a route needs none
         self.limits = limits
@@ -44,6 +49,7 @@ class ServerState:
         self.allow_origin = allow_origin
         self.has_page = has_page
         self.admin_keys = admin_keys or ApiKeys([])
+        self.tracing = tracing
         self._open_model = open_model
         self._loading = asyncio.Lock()  # two that load would count on the same memory
         self.is_draining = False

@@ -45,6 +45,7 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
         limits=Limits(**settings.get("limits", {})),
         allow_origin=settings.get("allow_origin", ""),
         has_page=settings.get("has_page", True),
+        otlp_endpoint=settings.get("otlp_endpoint", ""),
     )
     engine: Engine = FakeEngine(**settings.get("engine", {}))
     if settings.get("mock_process"):

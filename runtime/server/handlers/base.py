@@ -14,6 +14,7 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from pagedc.runtime.errors import PagedcError
 from pagedc.runtime.server.auth import ApiKeys
 from pagedc.runtime.server.failures import Failure, failure_of, status_failure
+from pagedc.runtime.server.generation import Generation
 from pagedc.runtime.server.json_body import decode_body
 from pagedc.runtime.server.state import ServerState
 
@@ -34,6 +35,8 @@ class BaseHandler(RequestHandler):
 
     state: ServerState
     allowed_methods: tuple[str, ...] = ("GET", "HEAD")
+    generation: Generation | None = None  # once there is one
+    is_traced: ClassVar[bool] = True
     needs_key: ClassVar[bool] = True  # False where orchestrators ask, who hold none, and for the page's files
 
     def initialize(self, state: ServerState) -> None:
@@ -172,6 +175,12 @@ class BaseHandler(RequestHandler):
         if self._work is not None:
             self._work.cancel()
 
+    def on_finish(self) -> None:
+        """The answer is out: its trace, where somebody wants traces."""
+        tracing = self.state.tracing
+        if tracing is not None and self.request.method == "POST" and self.is_traced:
+            tracing.record(self.request, self.request_id, self.get_status(), self.generation)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Tornado's way to say that something was raised: here errors get their body."""
         exc_info = kwargs.get("exc_info")
@@ -206,6 +215,8 @@ class BaseHandler(RequestHandler):
 
 class UnknownRouteHandler(BaseHandler):
     """Every path that is no route."""
+
+    is_traced = False  # a span's name would be anybody's
 
     def check_head(self) -> None:
         """The key first: without one nobody learns which routes there are."""

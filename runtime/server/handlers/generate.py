@@ -89,7 +89,7 @@ class GenerateHandler(BaseHandler):
                 grammar = await asyncio.to_thread(self.state.grammars.check, source)
             params = self.params(request, max(len(prompt.token_ids) for prompt in prompts), grammar)
             response_id = self.id_prefix + secrets.token_hex(16)
-            generation = Generation(
+            generation = self.generation = Generation(
                 hosted,
                 response_id,
                 prompts,
