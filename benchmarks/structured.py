@@ -7,6 +7,7 @@ python -m benchmarks.structured PACKAGE [--count N] [--seed N] [--threads N] [--
 import argparse
 import json
 import os
+import statistics
 import time
 import warnings
 from collections import Counter
@@ -26,11 +27,12 @@ from pagedc.runtime.grammars import json_schema
 from pagedc.runtime.messages import AddRequest
 from pagedc.runtime.package import Package
 from pagedc.runtime.sampling_params import SamplingParams
-from pagedc.runtime.structured_output import GrammarCompiler, GrammarState
+from pagedc.runtime.structured_output import GrammarCompiler
 from pagedc.runtime.tokenizer import Tokenizer
 
 MAX_TOKENS = 200
 NUM_SEQS = 8
+COST_TURNS, COST_TOKENS = 6, 64
 
 
 def random_schemas(count: int, seed: int) -> list[Any]:
@@ -49,25 +51,6 @@ def random_schemas(count: int, seed: int) -> list[Any]:
     return found
 
 
-class Stopwatch:
-    """Seconds spent in some methods of a class."""
-
-    def __init__(self, owner: type, *names: str) -> None:
-        self.seconds = 0.0
-        for name in names:
-            setattr(owner, name, self._timed(getattr(owner, name)))
-
-    def _timed(self, method: Any) -> Any:
-        def timed(*args: Any) -> Any:
-            begin = time.perf_counter()
-            try:
-                return method(*args)
-            finally:
-                self.seconds += time.perf_counter() - begin
-
-        return timed
-
-
 def measure(package: Package, drawn: list[Any], num_threads: int) -> dict[str, Any]:
     """Run every schema; the figures."""
     options = EngineOptions(
@@ -79,11 +62,10 @@ def measure(package: Package, drawn: list[Any], num_threads: int) -> dict[str, A
     grammars = GrammarCompiler(package.tokenizer_path / "tokenizer.json", config.vocab_size, eos)
     executor = open_executor(package, config)
     engine = Engine(executor, config, eos, grammars)
-    grammar_time = Stopwatch(GrammarState, "fill_mask", "take", "forced_tokens")
-    step_time = Stopwatch(type(executor), "step")
     texts: dict[str, list[int]] = {}
     outcome: Counter[str] = Counter()
     invalid: list[Any] = []
+    refused: list[Any] = []
     for i, schema in enumerate(drawn):
         prompt = tokenizer.encode(f"Answer with JSON of the schema {json.dumps(schema)[:600]}:\n")
         params = SamplingParams(seed=i, max_tokens=MAX_TOKENS, grammar=json_schema(schema))
@@ -100,19 +82,45 @@ def measure(package: Package, drawn: list[Any], num_threads: int) -> dict[str, A
                 if not is_valid(text, schema):
                     invalid.append({"schema": schema, "text": text})
         for refusal in engine.take_refusals():
-            outcome[f"refused: {refusal.message[:80]}"] += 1
+            outcome[f"refused: {refusal.message.rpartition(': ')[2]}"] += 1
+            refused.append(drawn[int(refusal.request_id)])
     stats = engine.stats()
+    cost = step_cost(engine, tokenizer.encode("Tell me about the sea, in JSON:\n"))
     executor.close()
     return {
         "schemas": len(drawn),
         "outcome": dict(outcome),
         "invalid": len(invalid),
         "invalid_examples": invalid[:5],
+        "refused_examples": refused[:5],
         "tokens": stats.num_generation_tokens,
         "steps": stats.num_steps,
         "num_seqs": NUM_SEQS,
-        "grammar_share_of_step_time": round(grammar_time.seconds / step_time.seconds, 4),
-        "grammar_us_per_token": round(1e6 * grammar_time.seconds / stats.num_generation_tokens, 1),
+        **cost,
+    }
+
+
+def step_cost(engine: Engine, prompt: list[int]) -> dict[str, Any]:
+    """A decode step of NUM_SEQS sequences with a grammar (a text in JSON) and without, taken in turns."""
+    schema = {"type": "object", "properties": {"text": {"type": "string", "minLength": 9999}}}
+    schema |= {"required": ["text"], "additionalProperties": False}
+    seconds: dict[str, list[float]] = {"plain": [], "grammar": []}
+    for turn in range(2 * COST_TURNS):
+        kind = "grammar" if turn % 2 else "plain"
+        grammar = json_schema(schema) if kind == "grammar" else ""
+        for i in range(NUM_SEQS):
+            params = SamplingParams(seed=i, max_tokens=COST_TOKENS, ignore_eos=not grammar, grammar=grammar)
+            engine.add_request(AddRequest(f"{turn}-{i}", prompt, params))
+        while engine.has_work:
+            begin = time.perf_counter()
+            events = engine.step()
+            if len(events) == NUM_SEQS and all(len(event.token_ids) == 1 for event in events):
+                seconds[kind].append(time.perf_counter() - begin)
+    plain, following = (statistics.median(seconds[kind]) for kind in ("plain", "grammar"))
+    return {
+        "decode_step_ms": round(1e3 * plain, 3),
+        "decode_step_with_grammars_ms": round(1e3 * following, 3),
+        "cost_of_a_grammar": round(following / plain - 1, 4),
     }
 
 

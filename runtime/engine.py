@@ -109,6 +109,11 @@ class Engine:
             for sequence in others:
                 self.scheduler.add(sequence)
 
+    def prepare(self) -> None:
+        """Do what the first request with a grammar would wait for."""
+        if self._grammars is not None:
+            self._grammars.prepare()
+
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Forget a request, or its `index`-th sequence; unknown ids are ignored."""
         for sequence in list(self._sequences.get(request_id, ())):

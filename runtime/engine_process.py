@@ -7,6 +7,7 @@ imports numpy and msgspec, and neither the server nor a tokenizer.
 
 import gc
 import logging
+import select
 import signal
 import socket
 import sys
@@ -33,6 +34,7 @@ from pagedc.runtime.messages import (
 )
 
 RECEIVE_BYTES = 1 << 18
+QUIET_SECONDS = 1.0  # of an engine with nothing to do, until it prepares for grammars
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +103,12 @@ def _open(start: Start, open_engine: Callable[[Start], Engine], channel: "_Chann
 
 
 def _run(engine: Engine, channel: "_Channel", messages: "list[ToEngine | RequestError]") -> int:
-    is_leaving = False
+    is_leaving = is_prepared = False
     while True:
+        is_idle = not (messages or engine.has_work or is_leaving)
+        if is_idle and not is_prepared and channel.is_quiet(QUIET_SECONDS):
+            engine.prepare()
+            is_prepared = True
         messages = messages or channel.receive(wait=not (engine.has_work or is_leaving))
         errors: list[RequestError] = []
         for message in messages:
@@ -137,6 +143,10 @@ class _Channel:
         self._reader = FrameReader()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
+
+    def is_quiet(self, seconds: float) -> bool:
+        """Whether nothing arrives for so long."""
+        return not select.select([self._connection], [], [], seconds)[0]
 
     def receive(self, *, wait: bool) -> list[ToEngine | RequestError]:
         """What has arrived, or with `wait` at least one message; nothing if the other end has closed.

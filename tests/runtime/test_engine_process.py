@@ -2,13 +2,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
+from tests.http.tokenizer_files import write_tokenizer
 from tests.runtime.mock_engine import CONFIG
 from tests.runtime.mock_executor import MockExecutor
 
+from pagedc.runtime import engine_process
 from pagedc.runtime.config import EngineOptions
 from pagedc.runtime.engine import Engine
 from pagedc.runtime.engine_process import serve
@@ -16,6 +20,7 @@ from pagedc.runtime.errors import EngineError
 from pagedc.runtime.frames import FrameError, FrameReader, frame
 from pagedc.runtime.messages import AddRequest, FromEngine, Outputs, Ready, Shutdown, Start, ToEngine
 from pagedc.runtime.sampling_params import SamplingParams
+from pagedc.runtime.structured_output import GrammarCompiler
 
 START = Start("well", EngineOptions(num_threads=2))
 
@@ -23,7 +28,8 @@ START = Start("well", EngineOptions(num_threads=2))
 class Parent:
     """Talks to `serve` in a thread; `outcome` is its exit code, or what it raised."""
 
-    def __init__(self) -> None:
+    def __init__(self, grammars: GrammarCompiler | None = None) -> None:
+        self._grammars = grammars
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(10)
         self.outcome: int | Exception | None = None
@@ -34,7 +40,9 @@ class Parent:
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
-                self.outcome = serve(connection, lambda start: Engine(MockExecutor(CONFIG), CONFIG, [0]))
+                self.outcome = serve(
+                    connection, lambda start: Engine(MockExecutor(CONFIG), CONFIG, [0], self._grammars)
+                )
             except Exception as error:
                 self.outcome = error
 
@@ -128,3 +136,24 @@ def test_the_process_imports_little() -> None:
         "multiprocessing",
     }
     assert not unwanted & set(modules)
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_an_idle_engine_reads_the_tokenizer_for_grammars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_broken: bool
+) -> None:
+    monkeypatch.setattr(engine_process, "QUIET_SECONDS", 0.01)
+    write_tokenizer(tmp_path)
+    if is_broken:  # only who asks for a grammar has to know
+        (tmp_path / "tokenizer.json").write_text("{}")
+    grammars = GrammarCompiler(tmp_path / "tokenizer.json", 258, [257])
+    parent = Parent(grammars)
+    parent.send(START)
+    end = time.monotonic() + 10
+    while grammars._thread is None or (grammars._tokenizer is None and not is_broken):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    parent.send(AddRequest("a", [1], SamplingParams(max_tokens=1, ignore_eos=True)), Shutdown())
+    _, *outputs = parent.received()
+    assert sum(len(output.events) for output in outputs if isinstance(output, Outputs)) == 1
+    assert parent.join() == 0
