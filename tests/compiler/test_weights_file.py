@@ -6,7 +6,7 @@ import pytest
 from safetensors import safe_open
 
 from pagedc.compiler.errors import InternalError
-from pagedc.compiler.weights_file import ALIGNMENT, WeightEntry, write_weights
+from pagedc.compiler.weights_file import ALIGNMENT, BLOCK_BYTES, WeightEntry, write_weights
 
 ENTRIES = [
     WeightEntry("a.packed", "U8", (70,), 70),
@@ -78,3 +78,14 @@ def test_what_was_not_planned_is_a_mistake(tmp_path: Path, arrays: list[np.ndarr
 def test_names_are_used_once(tmp_path: Path, name: str) -> None:
     with pytest.raises(InternalError, match="its name is taken"):
         write_weights(tmp_path / "bad", [ENTRIES[0], WeightEntry(name, "U8", (70,), 70)], [ARRAYS[0]] * 2)
+
+
+@pytest.mark.parametrize("size", [BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 1000])
+def test_a_tensor_may_cross_blocks(tmp_path: Path, size: int) -> None:
+    array = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    entries = [WeightEntry(name, "U8", (size,), size) for name in ("a", "b")]
+    path = tmp_path / "model.safetensors"
+    write_weights(path, entries, [array, array[::-1]])
+    with safe_open(path, framework="np") as file:
+        assert np.array_equal(file.get_tensor("a"), array)
+        assert np.array_equal(file.get_tensor("b"), array[::-1])
