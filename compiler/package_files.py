@@ -5,8 +5,10 @@ import platform
 import re
 import shlex
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
+import pagedc
 from pagedc.compiler.render import environment
 from pagedc.compiler.seal import PackageWriter
 from pagedc.runtime.manifest import MANIFEST_NAME, Manifest
@@ -57,6 +59,7 @@ def write_package_files(writer: PackageWriter, manifest: Manifest, source: str) 
         "requirement": f"{DISTRIBUTIONS[manifest.target.kind]}=={manifest.pagedc_version}",
         "device_name": one_line(manifest.target.device_name),
         "python": shlex.quote(sys.executable or "python3"),
+        "pagedc": shlex.quote(str(Path(pagedc.__file__).absolute())),
         "kubernetes_arch": KUBERNETES_ARCHS.get(manifest.target.arch, ""),
         "memory_mib": memory_mib(manifest),
         "facts": facts(manifest, source),

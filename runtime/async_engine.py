@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from pagedc.runtime.config import EngineOptions
-from pagedc.runtime.engine_client import ENGINE_COMMAND, EngineClient
+from pagedc.runtime.engine_client import EngineClient
+from pagedc.runtime.engine_spawn import ENGINE_COMMAND, SpawnedEngine, spawn_engine
 from pagedc.runtime.errors import EngineDeadError, EngineError, OverloadedError, PagedcError, RequestError
 from pagedc.runtime.event_stream import EventStream
 from pagedc.runtime.messages import (
@@ -53,6 +54,7 @@ class AsyncEngine:
         *,
         step_timeout: float | None = None,  # seconds without a word from a busy engine until it is killed
         command: Sequence[str] = ENGINE_COMMAND,  # the engine's process; the number of its socket is appended
+        spawned: SpawnedEngine | None = None,  # the first process, where it was started already
     ) -> None:
         self.stats = EngineStats()  # as of the last step
         self.num_restarts = 0
@@ -62,7 +64,7 @@ class AsyncEngine:
         self._step_timeout = step_timeout
         self._last_word = 0.0  # when the engine was last heard of, or given work after it had none
         self._watch: asyncio.TimerHandle | None = None
-        self._client: EngineClient | None = None
+        self._client = None if spawned is None else EngineClient(spawned, self._start_message)
         self._dead: EngineClient | None = None  # its predecessor, until it is buried
         self._ready: asyncio.Future[Ready] | None = None  # of the process that runs or is being started
         self._streams: dict[str, EventStream] = {}  # requests that the process has been sent
@@ -75,7 +77,7 @@ class AsyncEngine:
     def spawn(self) -> None:
         """Start the process without waiting for it; does nothing if it runs."""
         if self._client is None:
-            self._client = EngineClient(self._command, self._start_message)
+            self._client = EngineClient(spawn_engine(self._command), self._start_message)
 
     async def start(self) -> Ready:
         """Wait until the engine takes requests; raises PackageError, UsageError or EngineError with its

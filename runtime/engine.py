@@ -4,7 +4,7 @@ the next step is prepared meanwhile.
 The engine sees numpy arrays and token ids; it knows neither tensors nor text nor sockets.
 """
 
-import secrets
+import os
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -69,7 +69,7 @@ class Engine:
         stop_ids = frozenset(params.stop_token_ids)
         if not params.ignore_eos:
             stop_ids |= self.eos_token_ids
-        base_seed = params.seed if params.seed is not None else secrets.randbits(63)
+        base_seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(8), "little") >> 1
         arrived = time.monotonic()
         sequences = [
             Sequence(

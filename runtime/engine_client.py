@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
+from pagedc.runtime.engine_spawn import SpawnedEngine
 from pagedc.runtime.errors import (
     EngineDeadError,
     EngineError,
@@ -21,27 +20,16 @@ from pagedc.runtime.errors import (
 from pagedc.runtime.frames import FrameError, FrameReader, frame
 from pagedc.runtime.messages import Failed, FromEngine, Ready, Start, ToEngine
 
-# -P: a numpy.py in the working directory is not what is meant.
-ENGINE_COMMAND = (sys.executable, "-P", "-m", "pagedc.runtime.engine_process")
 EXIT_SECONDS = 2.0  # to leave by itself once its socket is closed
 
 _ERRORS: dict[str, type[PagedcError]] = {"PackageError": PackageError, "UsageError": UsageError}
 
 
 class EngineClient:
-    """Starts the process at once; `connect` joins it to the running event loop."""
+    """Tells a process what to open; `connect` joins it to the running event loop."""
 
-    def __init__(self, command: Sequence[str], start: Start) -> None:
-        """Raises EngineError when the process cannot be started."""
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
-                )
-            except OSError as error:
-                self._socket.close()
-                raise EngineError(f"{command[0]} cannot be started: {error.strerror}") from None
+    def __init__(self, spawned: SpawnedEngine, start: Start) -> None:
+        self._process, self._socket = spawned
         self._encoder = msgspec.msgpack.Encoder()
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[Ready] | None = None

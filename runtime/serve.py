@@ -1,23 +1,28 @@
-"""`pagedc serve`: the engine's process starts first and opens the package while the server imports itself."""
+"""`pagedc serve`: each engine's process opens its package while the server imports itself."""
 
 import argparse
 import asyncio
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
 from pagedc.runtime.async_engine import AsyncEngine
 from pagedc.runtime.config import EngineOptions
+from pagedc.runtime.engine_spawn import SpawnedEngine
 from pagedc.runtime.server.auth import ApiKeys, read_api_keys
 from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.shares import options_of_each
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Serve until a signal; returns the exit code. Raises PagedcError when the server cannot start."""
+def serve(options: argparse.Namespace, spawned: Sequence[SpawnedEngine]) -> int:
+    """Serve until a signal; returns the exit code. `spawned` is a process for each package's engine.
+
+    Raises PagedcError when the server cannot start.
+    """
     began = perf_counter()
     set_up_logging(options.log_level, options.log_format)
     keys = read_api_keys(options.api_key_file) if options.api_key_file else ApiKeys([])
@@ -30,12 +35,10 @@ def serve(options: argparse.Namespace) -> int:
     )
     each = options_of_each(options.package, engine_options(options), options.memory, options.threads)
     engines = [
-        AsyncEngine(path, own, step_timeout=options.step_timeout)
-        for path, own in zip(options.package, each, strict=True)
+        AsyncEngine(path, own, step_timeout=options.step_timeout, spawned=process)
+        for path, own, process in zip(options.package, each, spawned, strict=True)
     ]
     try:
-        for engine in engines:
-            engine.spawn()
         return _serve(engines, each, options, (keys, admin_keys), limits, began)
     except BaseException:
         for engine in engines:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.compiler.packages import manifest
 
+import pagedc
 from pagedc.compiler.package_files import memory_mib, one_line, slug, write_package_files
 from pagedc.compiler.seal import PackageWriter
 
@@ -56,6 +57,16 @@ def test_launcher_prefers_what_is_named_then_what_compiled(package: Path, tmp_pa
     assert serve(package, *words, path=str(tmp_path)).stdout.splitlines() == ["compiler", *expected]
     shutil.rmtree(tmp_path / "the python's")
     assert serve(package, *words, path=str(tmp_path)).stdout.splitlines() == ["python3", *expected]
+
+
+def test_launcher_asks_a_python_whose_pagedc_has_gone(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_python(tmp_path / "the python's" / "compiler", has_pagedc=False)
+    fake_python(tmp_path / "python3", has_pagedc=True)
+    monkeypatch.setattr(pagedc, "__file__", str(tmp_path / "no more" / "__init__.py"))
+    moved = write(tmp_path / "moved.pagedc")
+    assert serve(moved, path=str(tmp_path)).stdout.splitlines()[0] == "python3"
 
 
 def test_launcher_works_after_a_move_and_through_a_link(package: Path, tmp_path: Path) -> None:

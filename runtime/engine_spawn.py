@@ -1,0 +1,39 @@
+"""Start an engine's process, before its parent has imported anything that it needs itself."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pagedc.runtime.errors import EngineError
+
+# -P: a numpy.py in the working directory is not what is meant.
+ENGINE_COMMAND = (sys.executable, "-P", "-m", "pagedc.runtime.engine_process")
+
+
+class SpawnedEngine(NamedTuple):
+    """A process that imports and then waits for its Start message; it ends when the socket is closed."""
+
+    process: "subprocess.Popen[bytes]"
+    socket: socket.socket
+
+    def end(self) -> None:
+        """See it gone, whatever it is at. Safe to call twice, and of a process that has ended."""
+        self.socket.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def spawn_engine(command: Sequence[str] = ENGINE_COMMAND) -> SpawnedEngine:
+    """The number of its socket is appended to the command. Raises EngineError if it cannot be started."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            )
+        except OSError as error:
+            ours.close()
+            raise EngineError(f"{command[0]} cannot be started: {error.strerror}") from None
+    return SpawnedEngine(process, ours)
