@@ -47,7 +47,9 @@ def launch_sampling(
     config: KernelConfig,
     logits: torch.Tensor,  # float32 [R, vocab_size], any row stride; left as they are
     table: torch.Tensor,  # int32 [R, 20]: the bytes of the step's sampling table
-    history_tokens: torch.Tensor,  # int32; this and the next three at addresses that do not change
+    # int32; this and the next three at addresses that do not change. -1 - r = what row r of the step before
+    # chose, whose `token_ids` begin at the same address.
+    history_tokens: torch.Tensor,
     bias_tokens: torch.Tensor,  # int32
     bias_values: torch.Tensor,  # float32
     allowed_tokens: torch.Tensor,  # int32 [masks, ceil(vocab_size / 32)], bit set = allowed
@@ -70,7 +72,7 @@ def launch_sampling(
     count = Launch(
         count_history_kernel,
         (num_rows, 1, 1),
-        {"table": table, "history_tokens": history_tokens, "counts": counters},
+        {"table": table, "history_tokens": history_tokens, "chosen": token_ids, "counts": counters},
         {**shape, "BLOCK": 1024},
         4,
         1,

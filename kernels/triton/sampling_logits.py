@@ -46,8 +46,15 @@ def is_penalised(table, row):
 
 
 @triton.jit
+def load_history(history_tokens, chosen, i, end, VOCAB: tl.constexpr):
+    """Token ids; VOCAB from `end` on."""
+    ids = tl.load(history_tokens + i, mask=i < end, other=VOCAB)
+    return tl.load(chosen - 1 - ids, mask=ids < 0, other=0) + tl.maximum(ids, 0)
+
+
+@triton.jit
 def count_history_kernel(
-    table, history_tokens, counts,
+    table, history_tokens, chosen, counts,
     VOCAB: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr, INTERPRET: tl.constexpr,
 ):  # fmt: skip
     """Grid (R). counts[r, id] = 1 + occurrences in the completion, for the history of a penalised row."""
@@ -58,12 +65,12 @@ def count_history_kernel(
         end = number(table, row, HISTORY_END)
         for first in tl.range(number(table, row, HISTORY_START), end, BLOCK):
             i = first + tl.arange(0, BLOCK)
-            ids = tl.load(history_tokens + i, mask=i < end, other=-1)
+            ids = load_history(history_tokens, chosen, i, end, VOCAB)
             tl.store(counts + row * VOCAB + ids, 1, mask=(ids >= 0) & (ids < VOCAB))
         tl.debug_barrier()
         for first in tl.range(number(table, row, PROMPT_END), end, BLOCK):
             i = first + tl.arange(0, BLOCK)
-            ids = tl.load(history_tokens + i, mask=i < end, other=-1)
+            ids = load_history(history_tokens, chosen, i, end, VOCAB)
             tl.atomic_add(counts + row * VOCAB + ids, 1, mask=(ids >= 0) & (ids < VOCAB), sem="relaxed")
 
 

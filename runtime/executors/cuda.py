@@ -2,15 +2,18 @@
 
 For each size of a step (a bucket) model.py is run once and its launches are kept, arguments and all, since
 every buffer has a fixed place. A step that decodes, one token of each of its sequences, is captured as one
-graph with the copy of its inputs before it and that of the chosen tokens after it. Neither torch nor Triton
-is imported unless PAGEDC_TRITON_INTERPRET=1, for tests, asks for Triton's interpreter.
+graph. Copies of inputs and outputs stand before and behind it on the stream: their host memory alternates
+from step to step, so that one may be submitted while another runs. Neither torch nor Triton is imported
+unless PAGEDC_TRITON_INTERPRET=1, for tests, asks for Triton's interpreter.
 """
 
 import importlib
 import itertools
 import sys
 import types
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +25,13 @@ from pagedc.runtime.batch import Batch, StepResult
 from pagedc.runtime.config import EngineConfig, is_interpreted
 from pagedc.runtime.errors import ExecutorError
 from pagedc.runtime.executors.cuda_memory import Arenas, RecordedStep, upload_weights
-from pagedc.runtime.executors.cuda_staging import InputBlock, VariableInputs, row_fields, token_fields
+from pagedc.runtime.executors.cuda_staging import (
+    TURNS,
+    InputBlock,
+    VariableInputs,
+    row_fields,
+    token_fields,
+)
 from pagedc.runtime.package import Package
 from pagedc.runtime.sampling_params import MAX_LOGPROBS
 
@@ -43,8 +52,18 @@ class Plan(NamedTuple):
     rows: InputBlock
 
 
+class _OpenStep(NamedTuple):
+    """One that was submitted: what is to be read when it is done."""
+
+    turn: int
+    num_planned_rows: int
+    num_rows: int
+    max_logprobs: int
+    logits: NDArray[np.float32] | None
+
+
 class CudaExecutor:
-    """One loaded package with its KV cache. A StepResult is valid until the next step. Not thread-safe."""
+    """One loaded package with its KV cache: a `QueueingExecutor`. Not thread-safe."""
 
     def __init__(self, package: Package, config: EngineConfig) -> None:
         name = _importable(package.path)
@@ -56,6 +75,8 @@ class CudaExecutor:
         self.num_blocks = config.num_blocks
         self._config = config
         self._plans: dict[tuple[bool, int, int, int], Plan] = {}
+        self._open: deque[_OpenStep] = deque()
+        self._turn = 0  # of the step that was submitted last
         try:
             with _no_bytecode():
                 self._device = launcher.open_device(package.path, self._table, name, interpret=interpret)
@@ -66,22 +87,41 @@ class CudaExecutor:
         except self._error as error:
             raise ExecutorError(f"{package.path}: {error}") from None
 
-    def step(self, batch: Batch, *, want_logits: bool = False) -> StepResult:
-        """Run one step. Raises ExecutorError where the batch exceeds what the executor was made for, or the
+    def submit(self, batch: Batch) -> None:
+        """Put a step on the GPU's stream; at most two are open. Raises ExecutorError where the batch exceeds
+        what the executor was made for, or the device failed.
+        """
+        with _no_bytecode(), self._errors():
+            self._submit(batch, want_logits=False)
+
+    def wait(self) -> StepResult:
+        """The result of the oldest open step, valid until the next call. Raises ExecutorError where the
         device failed.
         """
-        try:
-            with _no_bytecode():
-                return self._step(batch, want_logits)
-        except self._error as error:
-            raise ExecutorError(str(error)) from None
+        step = self._open.popleft()
+        with self._errors():
+            self._device.wait(step.turn)
+        outputs = self._arenas.output_arrays(step.turn, step.num_planned_rows)
+        return StepResult(
+            token_ids=outputs["token_ids_out"][: step.num_rows],
+            logprobs=outputs["logprobs_out"][: step.num_rows],
+            top_ids=outputs["top_ids_out"][: step.num_rows, : step.max_logprobs],
+            top_logprobs=outputs["top_logprobs_out"][: step.num_rows, : step.max_logprobs],
+            logits=step.logits,
+        )
+
+    def step(self, batch: Batch, *, want_logits: bool = False) -> StepResult:
+        """Run one step while none is open; raises as `submit` and `wait` do."""
+        with _no_bytecode(), self._errors():
+            self._submit(batch, want_logits)
+        return self.wait()
 
     def close(self) -> None:
         """Free the device; safe to call twice."""
         self._plans.clear()
         self._device.close()
 
-    def _step(self, batch: Batch, want_logits: bool) -> StepResult:
+    def _submit(self, batch: Batch, want_logits: bool) -> None:
         num_tokens, num_rows = len(batch.token_ids), len(batch.logits_rows)
         num_seqs, config = len(batch.context_lens), self._config
         limits = (config.max_num_batched_tokens, config.max_num_seqs, config.max_num_rows)
@@ -90,32 +130,29 @@ class CudaExecutor:
                 f"{num_tokens} tokens, {num_seqs} sequences and {num_rows} rows: more than the executor was "
                 "made for"
             )
-        decodes = num_tokens == num_seqs == num_rows
-        if self._variable.put(batch):  # they have moved: what was recorded has the old addresses
-            self._plans.clear()
-        plan = self._plan(decodes, num_tokens, num_seqs, num_rows)
-        plan.tokens.fill_tokens(batch)
-        plan.rows.fill_rows(batch)
         device, arenas = self._device, self._arenas
-        device.copy_rows(arenas.inputs["block_tables"], arenas.table_pitch, batch.block_tables)
+        device.use()
+        turn = self._turn = (self._turn + 1) % TURNS
+        if self._variable.put(turn, batch):  # they have moved: what was recorded has the old addresses
+            self._plans.clear()
+        plan = self._plan(num_tokens == num_seqs == num_rows, num_tokens, num_seqs, num_rows)
+        plan.tokens.put_tokens(turn, batch)
+        plan.rows.put_rows(turn, batch)
+        arenas.block_tables.put(turn, batch.block_tables)
         plan.run()
+        arenas.copy_outputs(turn, plan.rows.size)
         logits = np.empty((num_rows, config.vocab_size), np.float32) if want_logits else None
         if logits is not None and num_rows:
             device.copy_out(logits, arenas.logits)
-        device.synchronize()
-        return self._result(plan, num_rows, batch.max_logprobs, logits)
+        device.mark(turn)
+        self._open.append(_OpenStep(turn, plan.rows.size, num_rows, batch.max_logprobs, logits))
 
-    def _result(
-        self, plan: Plan, num_rows: int, max_logprobs: int, logits: NDArray[np.float32] | None
-    ) -> StepResult:
-        outputs = self._arenas.output_arrays(plan.rows.size)
-        return StepResult(
-            token_ids=outputs["token_ids_out"][:num_rows],
-            logprobs=outputs["logprobs_out"][:num_rows],
-            top_ids=outputs["top_ids_out"][:num_rows, :max_logprobs],
-            top_logprobs=outputs["top_logprobs_out"][:num_rows, :max_logprobs],
-            logits=logits,
-        )
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._error as error:
+            raise ExecutorError(str(error)) from None
 
     # Plans.
 
@@ -139,8 +176,8 @@ class CudaExecutor:
     def _make(self, decodes: bool, tokens: int, seqs: int, rows: int) -> Plan:
         arenas, device = self._arenas, self._device
         width = seqs if decodes else self._arenas.max_seqs  # a prefill looks through all sequences
-        token_block = InputBlock(device, arenas.token_inputs, tokens, token_fields(tokens, width))
-        row_block = InputBlock(device, arenas.row_inputs, rows, row_fields(rows))
+        token_block = InputBlock(arenas.token_inputs, tokens, token_fields(tokens, width))
+        row_block = InputBlock(arenas.row_inputs, rows, row_fields(rows))
         places = {**arenas.inputs, **token_block.addresses, **row_block.addresses}
         places |= {**self._variable.addresses, **arenas.output_places(rows)}
         step = RecordedStep(
@@ -149,15 +186,8 @@ class CudaExecutor:
         self._model.tokens(step)
         if rows:
             self._model.rows(step)
-        work = partial(self._work, step.launches, token_block, row_block)
+        work = partial(device.run, step.launches)
         return Plan(device.capture(work) if decodes else work, token_block, row_block)
-
-    def _work(self, launches: list[Any], token_block: InputBlock, row_block: InputBlock) -> None:
-        """What one step puts on the stream, but for the inputs whose size varies."""
-        token_block.copy_in()
-        row_block.copy_in()
-        self._device.run(launches)
-        self._arenas.copy_outputs(row_block.size)
 
 
 def _importable(path: Path) -> str:

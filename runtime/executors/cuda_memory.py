@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagedc.runtime.config import EngineConfig
-from pagedc.runtime.executors.cuda_staging import block_bytes, row_fields, token_fields
+from pagedc.runtime.executors.cuda_staging import (
+    BlockTables,
+    DoubleBuffer,
+    block_bytes,
+    row_fields,
+    token_fields,
+)
 from pagedc.runtime.package import Package
 from pagedc.runtime.sampling_params import MAX_LOGPROBS
 
@@ -59,7 +65,7 @@ class Arenas:
         self.max_tokens: int = table.bucket("T", config.max_num_batched_tokens)
         self.max_rows: int = table.bucket("R", config.max_num_rows)
         self.max_seqs: int = table.buckets["S"][-1]
-        self.table_pitch = 4 * model.MAX_BLOCKS_PER_SEQ
+        pitch = 4 * model.MAX_BLOCKS_PER_SEQ
         self._device = device
         self.token_base: int = device.allocate(model.TOKEN_BYTES * self.max_tokens)
         self.row_base: int = device.allocate(model.ROW_BYTES * self.max_rows)
@@ -68,34 +74,40 @@ class Arenas:
             for layer in model.BLOCK_BYTES
         ]
         self.inputs = {
-            "block_tables": device.allocate(self.table_pitch * self.max_seqs),
+            "block_tables": device.allocate(pitch * self.max_seqs),
             "scratch": device.allocate(model.SCRATCH_BYTES),
             "counters": device.allocate(model.COUNTER_BYTES),
         }
-        self.token_inputs = device.allocate(block_bytes(token_fields(self.max_tokens, self.max_seqs)))
-        self.row_inputs = device.allocate(block_bytes(row_fields(self.max_rows)))
+        self.block_tables = BlockTables(device, self.inputs["block_tables"], pitch, self.max_seqs)
+        self.token_inputs = self._buffer(block_bytes(token_fields(self.max_tokens, self.max_seqs)))
+        self.row_inputs = self._buffer(block_bytes(row_fields(self.max_rows)))
         row_bytes = sum(4 * count for _, _, count in OUTPUTS)
-        self.outputs = device.allocate(row_bytes * self.max_rows)
-        self._host: NDArray[np.uint8] = device.pinned(row_bytes * self.max_rows)
+        self._outputs = self._buffer(row_bytes * self.max_rows)
         self.logits = self.row_base + model.LOGITS_PLACE * self.max_rows
         self._row_bytes = row_bytes
 
     def output_places(self, rows: int) -> dict[str, int]:
-        """Where a step of `rows` rows leaves what it chose."""
-        return {name: self.outputs + offset for name, _, _, offset in _output_layout(rows)}
+        """Where a step of `rows` rows leaves what it chose: the ids at the same place for any number of rows,
+        since the step after it may look them up.
+        """
+        return {name: self._outputs.address + offset for name, _, _, offset in _output_layout(rows)}
 
-    def output_arrays(self, rows: int) -> dict[str, NDArray[Any]]:
+    def output_arrays(self, turn: int, rows: int) -> dict[str, NDArray[Any]]:
         """The same on the host."""
         arrays = {}
         for name, dtype, count, offset in _output_layout(rows):
-            array = self._host[offset : offset + 4 * rows * count].view(dtype)
+            array = self._outputs.hosts[turn][offset : offset + 4 * rows * count].view(dtype)
             arrays[name] = array if count == 1 else array.reshape(rows, count)
         return arrays
 
-    def copy_outputs(self, rows: int) -> None:
+    def copy_outputs(self, turn: int, rows: int) -> None:
         """Device to host."""
         if rows:
-            self._device.copy_out(self._host[: rows * self._row_bytes], self.outputs)
+            host = self._outputs.hosts[turn][: rows * self._row_bytes]
+            self._device.copy_out(host, self._outputs.address)
+
+    def _buffer(self, num_bytes: int) -> DoubleBuffer:
+        return DoubleBuffer(self._device, self._device.allocate(num_bytes), num_bytes)
 
 
 def _output_layout(rows: int) -> Iterator[tuple[str, type[Any], int, int]]:

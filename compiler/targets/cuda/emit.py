@@ -48,7 +48,7 @@ class _Emitter:
         )
 
     def _sections(self) -> tuple[list[str], list[str], list[dict[str, Any]]]:
-        tokens: list[str] = []
+        tokens = ["# ids that the step before has just chosen", 'step.run("known_tokens")']
         rows: list[str] = []
         loops: list[dict[str, Any]] = []
         for section in outline(self.program.calls):

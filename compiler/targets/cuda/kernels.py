@@ -44,6 +44,7 @@ class Kernels:
         self._functions = {function.name: function for function in self.program.row_functions}
         for call in self.program.calls:
             self.name_of(call)
+        self._add("known_tokens", "T", self._known_tokens)
         self._add("sample", "R", self._sample)
 
     def name_of(self, call: Call) -> str:
@@ -262,6 +263,11 @@ class Kernels:
             skip_decode=True,
             pdl=self.pdl,
         )
+
+    def _known_tokens(self, arguments: Arguments, size: int) -> Launches:
+        ids = arguments.tensor("token_ids", (size,), "int32")
+        chosen = arguments.tensor("token_ids_out", (size,), "int32")
+        return triton_module("known_tokens").launch_known_tokens(ids, chosen, pdl=self.pdl)
 
     def _sample(self, arguments: Arguments, size: int) -> Launches:
         return sample(self.program.logits.width, self.configs, arguments, size, self.pdl)

@@ -10,6 +10,7 @@ A device has memory at addresses, copies in stream order, and launches. It is gi
     prepare(binary, grid, values)         a launch with its arguments, for `run`
     run(launches), capture(work)          now, or as something to call that does the same
     mark(slot), wait(slot)                a point of the stream, and waiting for it
+    use()                                 once in each thread that does any of these
     synchronize(), close()
 
 These files import each other, ctypes and numpy; the interpreter torch and triton too.

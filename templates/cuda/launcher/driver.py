@@ -136,13 +136,20 @@ class Driver:
         self._call("cuEventRecord", self._events[slot], self._stream)
 
     def wait(self, slot: int) -> None:
-        """Until the stream has passed the point that was marked last, if any was."""
+        """Until the stream has passed the point that was marked last, if any was. Raises DeviceError where a
+        kernel failed.
+        """
         if slot in self._events:
+            self.use()
             self._call("cuEventSynchronize", self._events[slot])
+
+    def use(self) -> None:
+        """Make it the calling thread's GPU."""
+        self._call("cuCtxSetCurrent", self._context)
 
     def synchronize(self) -> None:
         """Wait for everything. Raises DeviceError where a kernel failed."""
-        self._call("cuCtxSetCurrent", self._context)
+        self.use()
         self._call("cuStreamSynchronize", self._stream)
 
     def close(self) -> None:

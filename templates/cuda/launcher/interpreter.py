@@ -91,6 +91,9 @@ class Interpreter:
     def wait(self, slot: int) -> None:
         """Everything has happened already."""
 
+    def use(self) -> None:
+        """Any thread may."""
+
     def synchronize(self) -> None:
         """Everything has happened already."""
 

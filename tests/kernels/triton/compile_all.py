@@ -21,6 +21,7 @@ from pagedc.kernels.triton import (
     attention_prefill,
     embedding,
     grouped_linear,
+    known_tokens,
     kv_cache,
     linear,
     sampling,
@@ -143,7 +144,8 @@ def others() -> list[Launch]:
         table, embedding.defaults(table, 4), ints(4), weight("int4_g32_min", 1000, HIDDEN), meta(4, HIDDEN)
     )
     selected = select_rows.launch_select_rows(meta(4, HIDDEN), ints(2), meta(2, HIDDEN))
-    return store + grouped + rows + selected + sampler()
+    known = known_tokens.launch_known_tokens(ints(4), ints(4))
+    return store + grouped + rows + known + selected + sampler()
 
 
 def sampler() -> list[Launch]:

@@ -41,6 +41,7 @@ def run(
     allowed: npt.NDArray[np.bool_] | None = None,
     forced: dict[int, int] | None = None,
     num_logprobs: int = -1,
+    chosen_before: list[int] | None = None,  # by the step before: row r's stands in its history as -1 - r
 ) -> Outputs:
     table = np.zeros(len(rows), SAMPLING_DTYPE)
     assert table.itemsize == 4 * TABLE_WORDS
@@ -52,6 +53,8 @@ def run(
         table[i]["history_start"], table[i]["bias_start"] = len(history), len(bias)
         table[i]["prompt_end"] = len(history) + len(row.prompt)
         history += (*row.prompt, *row.completion)
+        if chosen_before is not None:
+            history[-1] = -1 - i
         bias += row.bias.items()
         table[i]["history_end"], table[i]["bias_end"] = len(history), len(bias)
         table[i]["mask_row"] = -1 if allowed is None else i
@@ -74,6 +77,8 @@ def run(
         top_ids=torch.full((len(rows), TOP), -7, dtype=torch.int32, device=DEVICE),
         top_logprobs=torch.full((len(rows), TOP), 7.0, device=DEVICE),
     )
+    if chosen_before is not None:
+        outputs.token_ids[:] = tensor(chosen_before, torch.int32)
     floats, ints = scratch_sizes(SPEC, CONFIG, len(rows))
     scratch = torch.full((floats,), float("nan"), device=DEVICE)
     counters = torch.zeros(ints, dtype=torch.int32, device=DEVICE)
@@ -135,6 +140,9 @@ def test_bias_mask_and_penalties() -> None:
     allowed = rng.random(logits.shape) < 0.3
     expected = [sample(x, row, mask) for x, row, mask in zip(logits, rows, allowed, strict=True)]
     np.testing.assert_array_equal(run(logits, rows, allowed=allowed).token_ids.cpu().numpy(), expected)
+    newest = [row.completion[-1] for row in rows]
+    found = run(logits, rows, allowed=allowed, chosen_before=newest).token_ids
+    np.testing.assert_array_equal(found.cpu().numpy(), expected)
 
 
 def test_logprobs_are_of_the_raw_logits() -> None:

@@ -1,6 +1,7 @@
 """Whole packages for a GPU, run without one: Triton's interpreter, the real engine, Hugging Face's logits.
 
 Prompts are cut into chunks and share steps with tokens of other sequences, so that every kind of step occurs.
+The device does nothing until it is waited for, so that steps are prepared before the last one's tokens exist.
 """
 
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.compiler.families import save_model
+from tests.compiler.targets.cuda.late_device import use_late_device
 from tests.compiler.test_families import logits_of
 from tests.kernels.triton.device import DEVICE
 
@@ -80,8 +82,9 @@ def run_engine(package: Path, prompts: dict[str, list[int]], params: SamplingPar
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_agrees_with_hugging_face(name: str, tmp_path: Path) -> None:
+def test_agrees_with_hugging_face(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package, model = compiled(name, tmp_path)
+    devices = use_late_device(monkeypatch)
     token_ids = np.random.default_rng(0).integers(3, VOCAB_SIZE, max(PROMPTS)).tolist()
     prompts = {str(length): token_ids[:length] for length in PROMPTS}
     params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True, logprobs=0, prompt_logprobs=0)
@@ -97,6 +100,7 @@ def test_agrees_with_hugging_face(name: str, tmp_path: Path) -> None:
         reported += [p.logprob for event in mine for p in event.logprobs]
         expected = logprobs[np.arange(len(whole) - 1), whole[1:]]
         np.testing.assert_allclose(reported, expected, atol=TOLERANCE * np.abs(logits).max())
+    assert devices[0].most_marks == 2
     Package.open(package, verify=True)  # running it has left no trace in it
 
 
