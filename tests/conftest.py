@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.kernels import harness
 
 # A busy machine is not a wrong answer; and what CI finds is found again.
 settings.register_profile(
@@ -27,6 +29,16 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     if marked and not _has_gpu():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is compiled once for all workers of pytest-xdist: packages, and the kernels' libraries."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    harness.directory = directory / "kernels"
+    harness.directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def _has_gpu() -> bool:

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,15 +27,6 @@ CONFIG = {
     "eos_token_id": 257,
     "torch_dtype": "float32",
 }
-
-
-@pytest.fixture(scope="session")
-def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One directory for all workers of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "packages"
-    directory.mkdir(exist_ok=True)
-    return directory
 
 
 def compile_package(model: str | Path, output: Path, *options: str) -> Path:

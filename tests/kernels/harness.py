@@ -1,9 +1,9 @@
 """Compile a C++ source against the kernel headers and load it."""
 
 import ctypes
+import fcntl
 import hashlib
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -12,10 +12,7 @@ from pagedc.kernels.cpu import COMPILE_FLAGS
 HEADERS = Path(__file__).parents[2] / "kernels" / "cpu"
 MARCHES = ("native", "x86-64-v4", "x86-64-v3", "x86-64")
 
-
-@cache
-def _directory() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="pagedc-kernels-")
+directory: Path | None = None  # of the libraries of this run of the tests, shared by its processes
 
 
 @cache
@@ -24,16 +21,23 @@ def compile_harness(source: str, march: str = "native", flags: tuple[str, ...] =
 
     The source includes the kernel headers by their bare names.
     """
-    name = hashlib.sha256(repr((source, march, flags)).encode()).hexdigest()[:16]
-    cpp = Path(_directory().name) / f"{name}.cpp"
+    assert directory is not None, "tests/conftest.py sets it"
+    cpp = directory / f"{hashlib.sha256(repr((source, march, flags)).encode()).hexdigest()[:16]}.cpp"
     library = cpp.with_suffix(".so")
-    cpp.write_text(source)
+    with cpp.open("a") as lock:  # of several processes that come at once, one compiles
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            cpp.write_text(source)
+            _compile(cpp, library, f"-march={march}", *flags)
+    return ctypes.CDLL(str(library))
+
+
+def _compile(cpp: Path, library: Path, *flags: str) -> None:
     warnings = ("-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-psabi")
-    command = ["g++", *COMPILE_FLAGS, f"-march={march}", *warnings, *flags, f"-I{HEADERS}", str(cpp)]
+    command = ["g++", *COMPILE_FLAGS, *warnings, *flags, f"-I{HEADERS}", str(cpp)]
     done = subprocess.run([*command, "-o", str(library)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return ctypes.CDLL(str(library))
 
 
 @cache
