@@ -1,6 +1,7 @@
 """What paged attention is, and the step over a tile of keys that its two kernels share.
 
-out[t, h] = Σ_j softmax_j(score(t, j)) · v[j], over the keys j of t's sequence, t.pos − window < j ≤ t.pos;
+out[t, h] = Σ_j softmax_j(score(t, j)) · v[j], over the keys j of t's sequence, t.pos − window < j ≤ t.pos or
+those of t's chunk up to t;
 score = scale · q[t, h] · k[j], with softcap c as c · tanh(score / c), then + slope[h] · (j − t.pos) of ALiBi.
 A head's sink takes part in the softmax's sum and gives no value. Scores are kept in base 2: times log2 e.
 """
@@ -31,6 +32,7 @@ class AttentionSpec(CacheSpec):
     scale: float
     softcap: float = 0.0  # 0 = none
     window: int = 0  # 0 = all keys up to the query's own
+    chunk: int = 0  # the token at position p sees [p - p % chunk, p]; 0 = no chunks
     has_sinks: bool = False
     has_slopes: bool = False
     split_tokens: int = 128
@@ -47,6 +49,7 @@ class AttentionSpec(CacheSpec):
             "SCALE": self.scale,
             "SOFTCAP": self.softcap,
             "WINDOW": self.window,
+            "CHUNK": self.chunk,
             "HAS_SLOPES": self.has_slopes,
             "GROUP": self.group,
             "NUM_KV_HEADS": self.num_kv_heads,
@@ -63,6 +66,17 @@ def check_optional(spec: AttentionSpec, sinks: torch.Tensor | None, slopes: torc
     for name, has, given in (("sinks", spec.has_sinks, sinks), ("slopes", spec.has_slopes, slopes)):
         if has != (given is not None):
             raise ValueError(f"{name} {'are missing' if has else 'are given'}: the spec says otherwise")
+
+
+@triton.jit
+def first_key(positions, WINDOW: tl.constexpr, CHUNK: tl.constexpr):
+    """The first key that queries at these positions see."""
+    if WINDOW > 0:
+        return tl.maximum(positions - WINDOW + 1, 0)
+    elif CHUNK > 0:
+        return tl.maximum(positions // CHUNK * CHUNK, 0)
+    else:
+        return positions * 0
 
 
 @triton.jit
@@ -100,7 +114,8 @@ def load_tile(
 @triton.jit
 def attend(
     acc, maximum, total, query, tile, positions, context_len, slope, k_cache, v_cache, table, kv_head,
-    SCALE: tl.constexpr, SOFTCAP: tl.constexpr, WINDOW: tl.constexpr, HAS_SLOPES: tl.constexpr,
+    SCALE: tl.constexpr, SOFTCAP: tl.constexpr, WINDOW: tl.constexpr, CHUNK: tl.constexpr,
+    HAS_SLOPES: tl.constexpr,
     NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_KV: tl.constexpr, MASKED: tl.constexpr,
     INTERPRET: tl.constexpr,
@@ -131,12 +146,12 @@ def attend(
         scores += (slope * LOG2_E)[:, None] * (keys_at[None, :] - positions[:, None]).to(tl.float32)
     if MASKED:
         visible = keys_at[None, :] <= positions[:, None]
-        if WINDOW > 0:
-            visible = visible & (keys_at[None, :] > positions[:, None] - WINDOW)
+        if WINDOW > 0 or CHUNK > 0:
+            visible = visible & (keys_at[None, :] >= first_key(positions, WINDOW, CHUNK)[:, None])
         scores = tl.where(visible & exists[None, :], scores, float("-inf"))
     highest = tl.maximum(maximum, tl.max(scores, 1))
     shift = highest
-    if MASKED and WINDOW > 0:  # a row may see nothing of the tiles so far
+    if MASKED and (WINDOW > 0 or CHUNK > 0):  # a row may see nothing of the tiles so far
         shift = tl.where(highest == float("-inf"), 0.0, highest)
     rescale = tl.exp2(maximum - shift)
     weights = tl.exp2(scores - shift[:, None])

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pagedc.kernels.triton.attention import LOG2_E, AttentionSpec, attend, check_optional
+from pagedc.kernels.triton.attention import LOG2_E, AttentionSpec, attend, check_optional, first_key
 from pagedc.kernels.triton.device import let_next_start, wait_for_inputs
 from pagedc.kernels.triton.launch import KernelConfig, Launch, ceil_div, config, next_power
 
@@ -104,6 +104,7 @@ def launch_attention_decode(
             "V_HEAD_DIM": spec.v_head_dim,
             "BLOCK_DV": max(next_power(spec.v_head_dim), 16),
             "WINDOW": spec.window,
+            "CHUNK": spec.chunk,
             "HAS_SINKS": spec.has_sinks,
         },
         4,
@@ -129,12 +130,11 @@ def find_query(seq, context_lens, query_start_loc):
 @triton.jit
 def plan_splits(
     context_len,
-    WINDOW: tl.constexpr, NUM_SPLITS: tl.constexpr, MIN_TILES: tl.constexpr, BLOCK_KV: tl.constexpr,
+    WINDOW: tl.constexpr, CHUNK: tl.constexpr, NUM_SPLITS: tl.constexpr, MIN_TILES: tl.constexpr,
+    BLOCK_KV: tl.constexpr,
 ):  # fmt: skip
     """(first tile, tile past the last, tiles a split, number of splits) of a sequence."""
-    first = 0
-    if WINDOW > 0:
-        first = tl.maximum(context_len - WINDOW, 0) // BLOCK_KV
+    first = first_key(context_len - 1, WINDOW, CHUNK) // BLOCK_KV
     past = tl.cdiv(context_len, BLOCK_KV)
     tiles = tl.maximum(tl.cdiv(past - first, NUM_SPLITS), MIN_TILES)
     return first, past, tiles, tl.cdiv(past - first, tiles)
@@ -144,7 +144,8 @@ def plan_splits(
 def attention_split_kernel(
     q, k_cache, v_cache, block_tables, context_lens, query_start_loc, slopes, scratch,
     Q_STRIDE: tl.constexpr, TABLE_STRIDE: tl.constexpr,
-    SCALE: tl.constexpr, SOFTCAP: tl.constexpr, WINDOW: tl.constexpr, HAS_SLOPES: tl.constexpr,
+    SCALE: tl.constexpr, SOFTCAP: tl.constexpr, WINDOW: tl.constexpr, CHUNK: tl.constexpr,
+    HAS_SLOPES: tl.constexpr,
     GROUP: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     NUM_SPLITS: tl.constexpr, MIN_TILES: tl.constexpr,
@@ -158,7 +159,7 @@ def attention_split_kernel(
     kv_head = tl.program_id(1)
     seq = tl.program_id(2).to(tl.int64)
     token, context_len = find_query(seq, context_lens, query_start_loc)
-    first, past, tiles, count = plan_splits(context_len, WINDOW, NUM_SPLITS, MIN_TILES, BLOCK_KV)
+    first, past, tiles, count = plan_splits(context_len, WINDOW, CHUNK, NUM_SPLITS, MIN_TILES, BLOCK_KV)
     wait_for_inputs(PDL)
     let_next_start(PDL)
     if tl.program_id(0) < count:
@@ -189,7 +190,7 @@ def attention_split_kernel(
                 acc, maximum, total = attend(
                     acc, maximum, total, query, tile, positions, context_len, slope,
                     k_cache, v_cache, table, kv_head,
-                    SCALE, SOFTCAP, WINDOW, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
+                    SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
                     BLOCK_D, BLOCK_DV, BLOCK_KV, True, INTERPRET,
                 )  # fmt: skip
             place = (seq * (NUM_KV_HEADS * GROUP) + heads) * NUM_SPLITS + split
@@ -210,7 +211,7 @@ def attention_reduce_kernel(
     scratch, context_lens, query_start_loc, sinks, out,
     OUT_STRIDE: tl.constexpr,
     NUM_HEADS: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_DV: tl.constexpr,
-    WINDOW: tl.constexpr, HAS_SINKS: tl.constexpr,
+    WINDOW: tl.constexpr, CHUNK: tl.constexpr, HAS_SINKS: tl.constexpr,
     NUM_SPLITS: tl.constexpr, MIN_TILES: tl.constexpr, BLOCK_KV: tl.constexpr,
     PDL: tl.constexpr, INTERPRET: tl.constexpr,
 ):  # fmt: skip
@@ -218,7 +219,7 @@ def attention_reduce_kernel(
     seq = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     token, context_len = find_query(seq, context_lens, query_start_loc)
-    _, _, _, count = plan_splits(context_len, WINDOW, NUM_SPLITS, MIN_TILES, BLOCK_KV)
+    _, _, _, count = plan_splits(context_len, WINDOW, CHUNK, NUM_SPLITS, MIN_TILES, BLOCK_KV)
     wait_for_inputs(PDL)
     let_next_start(PDL)
     split = tl.arange(0, NUM_SPLITS)

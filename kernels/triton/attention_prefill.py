@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pagedc.kernels.triton.attention import LOG2_E, AttentionSpec, attend, check_optional
+from pagedc.kernels.triton.attention import LOG2_E, AttentionSpec, attend, check_optional, first_key
 from pagedc.kernels.triton.device import let_next_start, wait_for_inputs
 from pagedc.kernels.triton.launch import KernelConfig, Launch, ceil_div, config, next_power
 
@@ -104,7 +104,7 @@ def find_sequence(tile, query_start_loc, num_seqs, BLOCK_Q: tl.constexpr, BLOCK_
 def attention_prefill_kernel(
     q, k_cache, v_cache, block_tables, context_lens, query_start_loc, sinks, slopes, out, num_seqs,
     Q_STRIDE: tl.constexpr, OUT_STRIDE: tl.constexpr, TABLE_STRIDE: tl.constexpr,
-    SCALE: tl.constexpr, SOFTCAP: tl.constexpr, WINDOW: tl.constexpr,
+    SCALE: tl.constexpr, SOFTCAP: tl.constexpr, WINDOW: tl.constexpr, CHUNK: tl.constexpr,
     HAS_SINKS: tl.constexpr, HAS_SLOPES: tl.constexpr, SKIP_DECODE: tl.constexpr,
     GROUP: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -154,33 +154,33 @@ def attention_prefill_kernel(
         whole_first = 0
         past = last_position // BLOCK_KV + 1
         whole_past = (first_position + 1) // BLOCK_KV
-        if WINDOW > 0:
-            first = tl.maximum(first_position - WINDOW + 1, 0) // BLOCK_KV
-            whole_first = tl.minimum(tl.cdiv(tl.maximum(last_position - WINDOW + 1, 0), BLOCK_KV), past)
+        if WINDOW > 0 or CHUNK > 0:
+            first = first_key(first_position, WINDOW, CHUNK) // BLOCK_KV
+            whole_first = tl.minimum(tl.cdiv(first_key(last_position, WINDOW, CHUNK), BLOCK_KV), past)
             whole_past = tl.maximum(whole_past, whole_first)
         acc = tl.zeros((BLOCK_M, BLOCK_DV), tl.float32)
         maximum = tl.full((BLOCK_M,), float("-inf"), tl.float32)
         total = tl.zeros((BLOCK_M,), tl.float32)
-        if WINDOW > 0:
+        if WINDOW > 0 or CHUNK > 0:
             for i in tl.range(first, whole_first):
                 acc, maximum, total = attend(
                     acc, maximum, total, query, i, positions, context_len, slope,
                     k_cache, v_cache, table, kv_head,
-                    SCALE, SOFTCAP, WINDOW, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
+                    SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
                     BLOCK_D, BLOCK_DV, BLOCK_KV, True, INTERPRET,
                 )  # fmt: skip
         for i in tl.range(whole_first, whole_past):
             acc, maximum, total = attend(
                 acc, maximum, total, query, i, positions, context_len, slope,
                 k_cache, v_cache, table, kv_head,
-                SCALE, SOFTCAP, WINDOW, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
+                SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
                 BLOCK_D, BLOCK_DV, BLOCK_KV, False, INTERPRET,
             )  # fmt: skip
         for i in tl.range(whole_past, past):
             acc, maximum, total = attend(
                 acc, maximum, total, query, i, positions, context_len, slope,
                 k_cache, v_cache, table, kv_head,
-                SCALE, SOFTCAP, WINDOW, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
+                SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
                 BLOCK_D, BLOCK_DV, BLOCK_KV, True, INTERPRET,
             )  # fmt: skip
         if HAS_SINKS:

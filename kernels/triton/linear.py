@@ -3,7 +3,8 @@
 Weights are the product's first operand and tokens its second, at any number of tokens: the tensor cores
 then see instructions of one kind, and with the cut of K fixed by the spec, an output's bits do not depend on
 the batch. Few tokens: each slice of K has programs of its own, whose sums the last one to arrive adds in
-order. Many tokens: a program walks all slices and adds their sums in that order.
+order. Many tokens: a program walks all slices and adds their sums in that order; where the config says so, it
+walks several tiles too and reads by descriptors (linear_persistent.py), which adds the same.
 """
 
 from dataclasses import dataclass
@@ -14,13 +15,16 @@ import triton
 import triton.language as tl
 
 from pagedc.kernels.triton.device import let_next_start, prefetch, wait_for_inputs
-from pagedc.kernels.triton.launch import KernelConfig, Launch, ceil_div, config, next_power
+from pagedc.kernels.triton.launch import KernelConfig, Launch, ceil_div, config, is_aligned, next_power
+from pagedc.kernels.triton.linear_persistent import linear_persistent_kernel
+from pagedc.kernels.triton.linear_tile import finish, place_tile
 from pagedc.kernels.triton.product import add_products
 from pagedc.kernels.triton.weights import WeightTensors, parse_format
 
 SLICE_ALIGNMENT = 128  # k's; a slice is a whole number of tiles
 MAX_EXTRA = 6  # further arguments of an epilogue
 SKINNY = 256  # tokens up to which weights are read once
+SMS = (132, 148)  # of an H100 or H200, and of a B200: programs of a persistent kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +88,7 @@ def candidates(spec: LinearSpec, bucket: int) -> list[KernelConfig]:
     tokens = max(next_power(bucket), 16)
     skinny = tokens <= SKINNY
     is_int4 = spec.weight_format.startswith("int4")
-    return [
+    pointers = [
         config(warps, stages, BLOCK_N=block_n, BLOCK_T=block_t, BLOCK_K=block_k, SLICED=int(skinny))
         for block_n in (64, 128)
         for block_t in ((tokens,) if tokens <= 64 else (64, 128, 256))
@@ -93,6 +97,29 @@ def candidates(spec: LinearSpec, bucket: int) -> list[KernelConfig]:
         for stages in (2, 3, 4, 5, 6)
         if block_t <= tokens
     ]
+    return pointers + ([] if skinny or spec.weight_format == "f32" else _persistent_candidates(spec))
+
+
+def _persistent_candidates(spec: LinearSpec) -> list[KernelConfig]:
+    if parse_format(spec.weight_format).group_size:
+        return []
+    return [
+        config(8, stages, BLOCK_N=128, BLOCK_T=block_t, BLOCK_K=64, SLICED=0, PROGRAMS=programs)
+        for block_t in (128, 256)
+        for stages in (3, 4)
+        for programs in SMS
+    ]
+
+
+def reads_by_descriptors(spec: LinearSpec, config: KernelConfig, x: torch.Tensor) -> bool:
+    """Whether the config wants it and rows begin at multiples of 16 bytes.
+
+    Of float32 weights only in tests.
+    """
+    weight_format = parse_format(spec.weight_format)
+    strides = x.stride(0) * x.element_size(), spec.k * weight_format.bits // 8
+    fits = is_aligned(x) and all(stride % 16 == 0 for stride in strides)
+    return "PROGRAMS" in config and not weight_format.group_size and fits
 
 
 def launch_linear(
@@ -114,15 +141,14 @@ def launch_linear(
     first_column, out, e0, …, e5) that stores; e0 … are `extra`, None beyond. Without one,
     out[tokens, columns] = acc.
     """
+    if reads_by_descriptors(spec, config, x):
+        return [_persistent(spec, config, x, weight, out, epilogue, extra, pdl)]
     num_tokens, weight_format = x.shape[0], parse_format(spec.weight_format)
     is_sliced = bool(config["SLICED"]) and spec.num_slices > 1
     if is_sliced and (partial is None or counters is None):
         raise ValueError(f"a linear of {spec.num_slices} slices wants partial and counters")
-    if len(extra) > MAX_EXTRA:
-        raise ValueError(f"an epilogue has {MAX_EXTRA} further arguments at most, not {len(extra)}")
     block_n, block_t, block_k = (config[name] for name in ("BLOCK_N", "BLOCK_T", "BLOCK_K"))
     token_tiles = ceil_div(num_tokens, block_t)
-    extras = dict(zip((f"e{i}" for i in range(MAX_EXTRA)), [*extra, *[None] * MAX_EXTRA], strict=False))
     return [
         Launch(
             linear_kernel,
@@ -133,7 +159,7 @@ def launch_linear(
                 "out": out,
                 "partial": partial if is_sliced else None,
                 "counters": counters if is_sliced else None,
-                **extras,
+                **_extras(extra),
                 "num_tokens": num_tokens,
             },
             {
@@ -159,14 +185,43 @@ def launch_linear(
     ]
 
 
-@triton.jit
-def place_tile(tile, num_tokens, N: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_T: tl.constexpr):
-    """(row tile, token tile): 8 row tiles at a time for all tokens, so that both stay in the cache."""
-    ROW_TILES: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
-    per_band = 8 * tl.cdiv(num_tokens, BLOCK_T)
-    first = tile // per_band * 8
-    height = tl.minimum(ROW_TILES - first, 8)
-    return first + tile % per_band % height, tile % per_band // height
+def _extras(extra: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor | None]:
+    if len(extra) > MAX_EXTRA:
+        raise ValueError(f"an epilogue has {MAX_EXTRA} further arguments at most, not {len(extra)}")
+    return {f"e{i}": extra[i] if i < len(extra) else None for i in range(MAX_EXTRA)}
+
+
+def _persistent(
+    spec: LinearSpec,
+    config: KernelConfig,
+    x: torch.Tensor,
+    weight: WeightTensors,
+    out: torch.Tensor | None,
+    epilogue: Any,
+    extra: tuple[torch.Tensor, ...],
+    pdl: bool,
+) -> Launch:
+    tiles = ceil_div(spec.n, config["BLOCK_N"]) * ceil_div(x.shape[0], config["BLOCK_T"])
+    args = {"x": x, "codes": weight.codes, "scales": weight.scales, "out": out}
+    return Launch(
+        linear_persistent_kernel,
+        (min(tiles, config["PROGRAMS"]), 1, 1),
+        {**args, **_extras(extra), "num_tokens": x.shape[0]},
+        {
+            "X_STRIDE": x.stride(0),
+            "OUT_STRIDE": 0 if out is None else out.stride(0),
+            "N": spec.n,
+            "K": spec.k,
+            "SLICE_K": spec.slice_k,
+            "NUM_SLICES": spec.num_slices,
+            "HAS_ROW_SCALE": parse_format(spec.weight_format).has_row_scale,
+            "EPILOGUE": epilogue,
+            **{name: config[name] for name in ("BLOCK_N", "BLOCK_T", "BLOCK_K")},
+        },
+        config.num_warps,
+        config.num_stages,
+        pdl,
+    )
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
@@ -236,30 +291,3 @@ def linear_kernel(
                 total, scales, row_tile, rows, row_mask, tokens, token_mask, out, e0, e1, e2, e3, e4, e5,
                 OUT_STRIDE, HAS_ROW_SCALE, EPILOGUE,
             )  # fmt: skip
-
-
-@triton.jit
-def finish(
-    total, scales, row_tile, rows, row_mask, tokens, token_mask, out, e0, e1, e2, e3, e4, e5,
-    OUT_STRIDE: tl.constexpr, HAS_ROW_SCALE: tl.constexpr, EPILOGUE: tl.constexpr,
-):  # fmt: skip
-    """Hand the transposed sums to the epilogue, or store them."""
-    if HAS_ROW_SCALE:
-        total *= tl.load(scales + rows, mask=row_mask, other=0.0)[:, None]
-    acc = tl.trans(total)
-    wide_tokens = tokens.to(tl.int64)
-    if EPILOGUE is None:
-        mask = token_mask[:, None] & row_mask[None, :]
-        pointers = out + wide_tokens[:, None] * OUT_STRIDE + rows[None, :]
-        tl.store(pointers, acc.to(out.dtype.element_ty), mask=mask)
-    else:
-        EPILOGUE(acc, wide_tokens, token_mask, row_tile * acc.shape[1], out, e0, e1, e2, e3, e4, e5)
-
-
-@triton.jit
-def split_stripes(acc):
-    """A tile [T, N] of 16 columns of each half in turn, as the halves' tiles [T, N / 2]."""
-    stripes = tl.reshape(acc, (acc.shape[0], acc.shape[1] // 32, 2, 16))
-    first, second = tl.split(tl.permute(stripes, (0, 1, 3, 2)))
-    shape: tl.constexpr = (acc.shape[0], acc.shape[1] // 2)
-    return tl.reshape(first, shape), tl.reshape(second, shape)

@@ -52,6 +52,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "bos_token_id": 1,
         "eos_token_id": 2,
     },
+    "bloom": {
+        "hidden_size": 64,
+        "n_layer": 3,
+        "n_head": 4,
+        "vocab_size": VOCAB_SIZE,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+    "llama4_text": {
+        **_LLAMA,
+        "intermediate_size_mlp": 96,
+        "head_dim": 16,
+        "attention_chunk_size": 9,
+        "no_rope_layers": [1, 1, 0],
+        "moe_layers": [],  # dense
+    },
     "gpt_neox": {**_LLAMA, "rotary_pct": 0.25},
     "olmo2": _LLAMA,
     "granite": {

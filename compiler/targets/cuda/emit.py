@@ -167,8 +167,8 @@ class _Emitter:
         cache = {"k_cache": f"step.k_cache({text['kv']})", "v_cache": f"step.v_cache({text['kv']})"}
         q, k, v = (self._operand(call, i, name, text) for i, name in enumerate("qkv"))
         given = {**q, **cache, "out": self._buffer(call.outputs[0], text["out0"])}
-        if call.weights:
-            given["sinks"] = f"step.weight({text['w0']})"
+        tables = (name for name in ("sinks", "slopes") if call.constants[f"has_{name}"])
+        given |= {name: f"step.weight({text[f'w{i}']})" for i, name in enumerate(tables)}
         return [
             _run(f"store_kv_{number}", {**k, **v, **cache}),
             "if step.decodes:  # one token of each sequence",

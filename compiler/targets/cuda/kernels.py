@@ -24,6 +24,18 @@ from pagedc.compiler.targets.cuda.weight_layout import parts_of
 Launches = Any  # list[Launch] of kernels/triton/launch.py, which a compile for a CPU does not import
 
 BLOCK_SIZE = 16  # tokens
+ATTENTION_FACTS = (
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "v_head_dim",
+    "scale",
+    "softcap",
+    "window",
+    "chunk",
+    "has_sinks",
+    "has_slopes",
+)
 SPLIT_TOKENS, MAX_SPLITS = 128, 32  # of a decode's keys, not tuned
 
 
@@ -196,15 +208,12 @@ class Kernels:
         return triton_module("select_rows").launch_select_rows(x, rows, out, pdl=self.pdl)
 
     def _attention_spec(self, call: Call) -> Any:
-        names = ("num_heads", "num_kv_heads", "head_dim", "v_head_dim", "scale", "softcap", "window")
-        if call.constants["chunk"] or call.constants["has_slopes"]:
-            raise UnsupportedError(
-                f"{call.origin}: attention in chunks or with ALiBi has no Triton kernel yet"
-            )
-        facts = {name: call.constants[name] for name in (*names, "has_sinks")}
+        facts = {name: call.constants[name] for name in ATTENTION_FACTS}
+        if facts["window"] and facts["chunk"]:
+            raise UnsupportedError(f"{call.origin}: attention with both a window and chunks, on a GPU")
         # No more splits than the longest sequence can fill: the others would be launched for nothing. The
         # kernels want a power of two.
-        longest = min(self.facts.limits.max_model_len, call.constants["window"] or 2**30)
+        longest = min(self.facts.limits.max_model_len, facts["window"] or facts["chunk"] or 2**30)
         splits = min(MAX_SPLITS, power_of_two(-(-longest // SPLIT_TOKENS)))
         return triton_module("attention").AttentionSpec(
             block_size=BLOCK_SIZE,
@@ -237,8 +246,7 @@ class Kernels:
             *self._cache(arguments, spec),
             self._block_tables(arguments, size),
             arguments.tensor("context_lens", (size,), "int32"),
-            self._sinks(call, arguments),
-            None,
+            *self._tables(call, arguments),
             arguments.tensor("scratch", (decode.scratch_floats(spec, size),), "float32"),
             out,
             query_start_loc=starts,
@@ -257,8 +265,7 @@ class Kernels:
             self._block_tables(arguments, num_seqs),
             arguments.tensor("context_lens", (num_seqs,), "int32"),
             arguments.tensor("query_start_loc", (num_seqs + 1,), "int32"),
-            self._sinks(call, arguments),
-            None,
+            *self._tables(call, arguments),
             out,
             skip_decode=True,
             pdl=self.pdl,
@@ -290,10 +297,13 @@ class Kernels:
         width = self.max_blocks_per_seq
         return arguments.tensor("block_tables", (size, width), "int32", stride=width)
 
-    def _sinks(self, call: Call, arguments: Arguments) -> Any:
-        if not call.weights:
-            return None
-        return arguments.tensor("sinks", (call.constants["num_heads"],), "float32")
+    def _tables(self, call: Call, arguments: Arguments) -> list[Any]:
+        """Sinks and ALiBi's slopes, None where the attention has none."""
+        c = call.constants
+        return [
+            arguments.tensor(name, (c["num_heads"],), "float32") if c[f"has_{name}"] else None
+            for name in ("sinks", "slopes")
+        ]
 
     def _operand(
         self,

@@ -8,6 +8,7 @@ parameter of the kernel with an offset in bytes.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -134,6 +135,17 @@ class LaunchTable:
             "grid": list(launch.grid),
             "args": [arguments.spell(launch.args[name]) for name in given],
         }
+
+
+def global_scratch_bytes(kernels: dict[str, Any], binaries: list[dict[str, Any]]) -> int:
+    """What the neediest launch wants beside its arguments: Triton keeps tensor descriptors there."""
+    sizes: list[int] = [
+        prod(launch["grid"]) * int(binaries[launch["binary"]].get("global_scratch", 0))
+        for kernel in kernels.values()
+        for launches in kernel["launches"].values()
+        for launch in launches
+    ]
+    return max(sizes)
 
 
 def _plain(value: Any) -> Any:

@@ -31,6 +31,6 @@ def print_rows(kernels: Iterable[tuple[str, RowKernel, list[str]]], epilogues: I
     used = [name for name in sorted(MATH) if f"{name}(" in body]
     imports = "\nfrom pagedc.kernels.triton.device import let_next_start, wait_for_inputs\n"
     if "split_stripes(" in body:
-        imports += "from pagedc.kernels.triton.linear import split_stripes\n"
+        imports += "from pagedc.kernels.triton.linear_tile import split_stripes\n"
     imports += f"from pagedc.kernels.triton.row_math import {', '.join(used)}\n" if used else ""
     return f"{HEADER}{imports}\n\n{body}"

@@ -17,7 +17,7 @@ from pagedc.compiler.targets.cuda.configs import Configs
 from pagedc.compiler.targets.cuda.cross_compile import compile_binaries, describe
 from pagedc.compiler.targets.cuda.emit import emit
 from pagedc.compiler.targets.cuda.kernels import BLOCK_SIZE, Kernels, kv_block_bytes
-from pagedc.compiler.targets.cuda.launch_table import LaunchTable, dump
+from pagedc.compiler.targets.cuda.launch_table import LaunchTable, dump, global_scratch_bytes
 from pagedc.compiler.targets.cuda.rows_file import print_program
 from pagedc.compiler.targets.cuda.sources import package_sources, relative
 from pagedc.compiler.targets.cuda.weight_layout import CudaLayout
@@ -86,8 +86,11 @@ class CudaTarget:
             facts = compile_binaries(writer.directory, binaries, self.arch, self.processes)
             entries = [entry | fact for entry, fact in zip(entries, facts, strict=True)]
             note = f"{len(entries)} cubins for {self.arch}"
+        scratch = global_scratch_bytes(self.table.kernels, entries)
+        self.scratch_bytes += scratch
         table = {
             "arch": self.arch,
+            "global_scratch": scratch,
             "buckets": self.buckets,
             "kernels": self.table.kernels,
             "binaries": entries,

@@ -7,7 +7,6 @@ cuda.h (https://docs.nvidia.com/cuda/cuda-driver-api/).
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterable
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ class Driver:
         self._package, self._table = package, table
         self._functions: dict[int, ctypes.c_void_p] = {}
         self._addresses: list[int] = []
+        self._global_scratch = 0
         self._pinned: list[int] = []
         self._graphs: list[ctypes.c_void_p] = []
         self._events: dict[int, ctypes.c_void_p] = {}
@@ -97,7 +97,7 @@ class Driver:
         entry = self._table.binaries[binary]
         extra = [0] * entry["hidden"]
         if entry["global_scratch"]:
-            extra[0] = self.allocate(entry["global_scratch"] * prod(grid))
+            extra[0] = self._shared_scratch()
         arguments = pack_arguments([*entry["parameters"].values()], values, extra)
         config = LaunchConfig(*grid, entry["threads"], 1, 1, entry["shared"], self._stream)
         attribute = None
@@ -165,6 +165,12 @@ class Driver:
             self._call("cuStreamDestroy_v2", self._stream)
             self._call("cuDevicePrimaryCtxRelease_v2", self._device)
         self._graphs, self._addresses, self._pinned = [], [], []
+
+    def _shared_scratch(self) -> int:
+        """One for all launches: a kernel writes to it only after the one before has ended."""
+        if not self._global_scratch:
+            self._global_scratch = self.allocate(self._table.global_scratch)
+        return self._global_scratch
 
     def _function(self, binary: int) -> ctypes.c_void_p:
         """The loaded kernel."""

@@ -14,6 +14,7 @@ class LaunchTable:
     def __init__(self, package: Path) -> None:
         data = json.loads((package / "kernels" / "kernels.json").read_bytes())
         self.arch: str = data["arch"]
+        self.global_scratch: int = data["global_scratch"]  # bytes, of the launch that needs most
         self.buckets: dict[str, list[int]] = data["buckets"]  # of S sequences, T tokens, R rows
         self.binaries: list[dict[str, Any]] = data["binaries"]
         self._kernels: dict[str, Any] = data["kernels"]

@@ -24,6 +24,7 @@ from pagedc.kernels.triton import (
     known_tokens,
     kv_cache,
     linear,
+    linear_tile,
     sampling,
     select_rows,
 )
@@ -108,20 +109,26 @@ def attention(
     ]  # fmt: skip
 
 
+PERSISTENT = linear.config(8, 3, BLOCK_N=128, BLOCK_T=128, BLOCK_K=64, SLICED=0, PROGRAMS=132)
+WIDE = linear.config(8, 3, BLOCK_N=128, BLOCK_T=256, BLOCK_K=64, SLICED=0, PROGRAMS=132)
+
+
 @triton.jit
 def gate(acc, tokens, token_mask, first_column, out, e0, e1, e2, e3, e4, e5):
     """An epilogue: both halves of a weight in stripes."""
-    gates, values = linear.split_stripes(acc)
+    gates, values = linear_tile.split_stripes(acc)
     columns = first_column // 2 + tl.arange(0, gates.shape[1])
     places = tokens[:, None] * (HIDDEN_WIDTH // 2) + columns[None, :]
     tl.store(out + places, gates / (1.0 + tl.exp(-gates)) * values, mask=token_mask[:, None])
 
 
-def dense(name: str, num_tokens: int, epilogue: Any = None) -> list[Launch]:
-    spec = linear.LinearSpec(n=HIDDEN, k=HIDDEN, weight_format=name)
+def dense(
+    name: str, num_tokens: int, epilogue: Any = None, config: KernelConfig | None = None, split_k: int = 0
+) -> list[Launch]:
+    spec = linear.LinearSpec(n=HIDDEN, k=HIDDEN, weight_format=name, split_k=split_k)
     act = torch.float32 if name == "f32" else torch.bfloat16
     x, out = meta(num_tokens, HIDDEN, dtype=act), meta(num_tokens, HIDDEN, dtype=act)
-    config = linear.defaults(spec, num_tokens)
+    config = config or linear.defaults(spec, num_tokens)
     return linear.launch_linear(
         spec, config, x, weight(name, HIDDEN, HIDDEN), out, floats(9), ints(9), epilogue=epilogue
     )
@@ -164,6 +171,7 @@ def cases() -> Iterator[tuple[str, int, Launch]]:
     everywhere = [
         *(("llama", launch) for launch in attention(LLAMA)),
         *((f"bf16, {tokens} tokens", dense("bf16", tokens)[0]) for tokens in (1, 1024)),
+        ("persistent bf16", dense("bf16", 2048, config=PERSISTENT, split_k=1)[0]),
         *(("", launch) for launch in others()),
     ]
     yield from ((f"{name} {launch.name}", chip, launch) for name, launch in everywhere for chip in CHIPS)
@@ -181,6 +189,9 @@ def cases() -> Iterator[tuple[str, int, Launch]]:
     yield from (
         (f"bf16, epilogue, {n} tokens linear_kernel", 90, dense("bf16", n, gate)[0]) for n in (1, 1024)
     )
+    for name, split_k, config in (("bf16", 1, WIDE), ("bf16", 4, PERSISTENT), ("fp8", 1, PERSISTENT)):
+        launch = dense(name, 2048, gate, config, split_k)[0]
+        yield f"persistent {name} in {split_k}, epilogue linear_persistent_kernel", 90, launch
 
 
 def compile_case(index: int) -> str:
@@ -197,7 +208,12 @@ def compile_case(index: int) -> str:
             "fits": resources.fits(chip),
             "pdl": "griddepcontrol.wait" in ptx,
             "instructions": sorted(
-                set(re.findall(r"wgmma\.mma_async|tcgen05\.mma|\bmma\.sync|cp\.async\.cg", ptx))
+                set(
+                    re.findall(
+                        r"wgmma\.mma_async|tcgen05\.mma|\bmma\.sync|cp\.async\.cg|cp\.async\.bulk\.tensor",
+                        ptx,
+                    )
+                )
             ),
         }
     )

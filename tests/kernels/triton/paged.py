@@ -62,6 +62,7 @@ class Paged:
             scale=spec.scale,
             softcap=spec.softcap,
             window=spec.window,
+            chunk=spec.chunk,
         )
         sinks, slopes = (None if x is None else x.cpu().numpy() for x in (self.sinks, self.slopes))
         query = self.q.float().cpu().numpy().reshape(-1, spec.num_heads, spec.head_dim)

@@ -31,6 +31,8 @@ SPECS = {
     "wide": replace(SMALL, head_dim=256, v_head_dim=256, kv_dtype="float16"),
     "window": replace(SMALL, window=21),
     "window_of_one": replace(SMALL, window=1),
+    "chunk": replace(SMALL, chunk=40),
+    "chunk_of_one": replace(SMALL, chunk=1, has_slopes=True),
     "softcap": replace(SMALL, softcap=3.0),
     "sinks": replace(SMALL, has_sinks=True),
     "slopes": replace(SMALL, has_slopes=True, softcap=20.0, window=50),
@@ -76,7 +78,9 @@ def test_a_mixed_batch_is_shared_between_the_two() -> None:
     check(np.where(is_decode[:, None, None], decoded, prefilled), paged.expected(), SMALL)
 
 
-@pytest.mark.parametrize("spec", [SMALL, replace(SMALL, window=40)], ids=["all", "window"])
+@pytest.mark.parametrize(
+    "spec", [SMALL, replace(SMALL, window=40), replace(SMALL, chunk=48)], ids=["all", "window", "chunk"]
+)
 def test_a_decode_has_the_same_bits_in_any_batch(spec: AttentionSpec) -> None:
     """The second half of the batch on its own, with another number of programs."""
     paged = Paged(spec, [200, 131], [1, 1])
@@ -86,7 +90,9 @@ def test_a_decode_has_the_same_bits_in_any_batch(spec: AttentionSpec) -> None:
     np.testing.assert_array_equal(alone[1], together[1])
 
 
-@pytest.mark.parametrize("spec", [SMALL, replace(SMALL, window=40)], ids=["all", "window"])
+@pytest.mark.parametrize(
+    "spec", [SMALL, replace(SMALL, window=40), replace(SMALL, chunk=48)], ids=["all", "window", "chunk"]
+)
 def test_a_prompt_has_the_same_bits_in_any_chunks(spec: AttentionSpec) -> None:
     whole = Paged(spec, [90], [90]).run_prefill(PREFILL)
     chunk = Paged(spec, [90], [90])

@@ -57,9 +57,12 @@ def test_dependent_launch_only_where_the_chip_has_it(compiled: list[dict[str, An
 def test_products_run_on_tensor_cores(compiled: list[dict[str, Any]]) -> None:
     """The same kind for one token and for many, so that they add alike; weights in 16-byte copies."""
     wanted = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
-    dense = [case for case in compiled if case["name"].endswith("linear_kernel")]
+    dense = [case for case in compiled if case["name"].endswith((" linear_kernel", "persistent_kernel"))]
     for case in dense:
         if not case["name"].startswith("f32"):
             assert wanted[case["chip"]] in case["instructions"], case
+    persistent = [case for case in dense if case["name"].startswith("persistent") and case["chip"] >= 90]
+    assert len(persistent) > 1
+    assert all("cp.async.bulk.tensor" in case["instructions"] for case in persistent), persistent
     copies = [case for case in dense if case["name"].startswith("bf16")]
     assert all("cp.async.cg" in case["instructions"] for case in copies), copies

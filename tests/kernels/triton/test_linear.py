@@ -16,6 +16,8 @@ from pagedc.kernels.triton.weights import WeightTensors, pack_int4, parse_format
 
 SKINNY = config(4, 1, BLOCK_N=32, BLOCK_T=16, BLOCK_K=64, SLICED=1)
 TILED = config(4, 1, BLOCK_N=32, BLOCK_T=16, BLOCK_K=64, SLICED=0)
+PERSISTENT = config(4, 1, BLOCK_N=32, BLOCK_T=16, BLOCK_K=64, SLICED=0, PROGRAMS=3)
+CONFIGS = {"skinny": SKINNY, "tiled": TILED, "persistent": PERSISTENT}
 UNTOUCHED = 7.0
 Float32 = npt.NDArray[np.float32]
 
@@ -70,7 +72,7 @@ def counters() -> torch.Tensor:
     return torch.zeros(64, dtype=torch.int32, device=DEVICE)
 
 
-@pytest.mark.parametrize("launch_config", [SKINNY, TILED], ids=["skinny", "tiled"])
+@pytest.mark.parametrize("launch_config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize(("num_tokens", "n", "k"), [(1, 32, 256), (19, 43, 200), (3, 16, 640)])
 @pytest.mark.parametrize("name", ["f32", "f16"])
 def test_matches_the_reference(
@@ -123,6 +125,8 @@ def test_the_same_bits_in_every_bucket(name: str) -> None:
     for num_tokens in (1, 20, 100, 200):
         alone = run(spec, linear.defaults(spec, num_tokens), x[:num_tokens], weight, counters())
         assert torch.equal(alone, together[:num_tokens]), num_tokens
+    for persistent in (c for c in linear.candidates(spec, 400) if "PROGRAMS" in c):
+        assert torch.equal(run(spec, persistent, x, weight, counters()), together), persistent
 
 
 def test_the_same_bits_in_any_batch_and_tile() -> None:
@@ -131,6 +135,8 @@ def test_the_same_bits_in_any_batch_and_tile() -> None:
     x = random_x(18, 520)
     together = run(spec, TILED, x, weight, counters())
     assert torch.equal(run(spec, SKINNY, x, weight, counters()), together)
+    assert linear.reads_by_descriptors(spec, PERSISTENT, x)
+    assert torch.equal(run(spec, PERSISTENT, x, weight, counters()), together)
     assert torch.equal(run(spec, SKINNY, x[17:], weight, counters()), together[17:])
 
 
@@ -145,7 +151,7 @@ def add_bias_and_residual(acc, tokens, token_mask, first_column, out, e0, e1, e2
     tl.store(out + places, acc + bias[None, :] + residual, mask=mask)
 
 
-@pytest.mark.parametrize("launch_config", [SKINNY, TILED], ids=["skinny", "tiled"])
+@pytest.mark.parametrize("launch_config", CONFIGS.values(), ids=CONFIGS)
 def test_an_epilogue_gets_the_tile_and_stores_it(launch_config: KernelConfig) -> None:
     spec = LinearSpec(n=43, k=256, weight_format="f32", split_k=2)
     weight, values = random_weight("f32", (43, 256))
@@ -159,6 +165,18 @@ def test_an_epilogue_gets_the_tile_and_stores_it(launch_config: KernelConfig) ->
     )  # fmt: skip
     expected = reference(x.cpu().numpy(), values) + bias.cpu().numpy() + residual.cpu().numpy()
     np.testing.assert_allclose(out.cpu().numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_off_16_bytes_are_read_by_pointers() -> None:
+    """A descriptor's rows begin at multiples of 16 bytes."""
+    spec = LinearSpec(n=32, k=64, weight_format="f32")
+    x = torch.zeros(4, 67, device=DEVICE)
+    assert linear.reads_by_descriptors(spec, PERSISTENT, torch.zeros(4, 68, device=DEVICE)[:, 4:])
+    for odd in (x[:, :64], torch.zeros(4, 68, device=DEVICE)[:, 1:65]):
+        assert not linear.reads_by_descriptors(spec, PERSISTENT, odd)
+        weight, _ = random_weight("f32", (32, 64))
+        (launch,) = linear.launch_linear(spec, PERSISTENT, odd, weight, x)
+        assert launch.name == "linear_kernel"
 
 
 def test_slices_cover_k_and_are_whole_tiles() -> None:

@@ -10,7 +10,7 @@ from tests.compiler.targets.cuda.test_packages import CONFIGS
 import pagedc
 from pagedc.compiler.errors import OptionError, ToolchainError
 from pagedc.compiler.targets.cuda.cross_compile import compile_binaries
-from pagedc.compiler.targets.cuda.launch_table import Binary
+from pagedc.compiler.targets.cuda.launch_table import Binary, global_scratch_bytes
 from pagedc.runtime.package import Package
 
 # Bytes a program may have: CUDA C++ Programming Guide, table of compute capabilities.
@@ -48,6 +48,14 @@ def test_every_kernel_becomes_a_cubin(arch: str, name: str, tmp_path: Path) -> N
         for launch in launches
     }
     assert launched == set(range(len(table["binaries"])))
+
+
+def test_launches_share_one_scratch() -> None:
+    launches = [{"binary": 0, "grid": [99, 1, 1]}, {"binary": 1, "grid": [3, 2, 1]}]
+    kernels = {"linear": {"launches": {"8": launches, "16": [{"binary": 1, "grid": [5, 1, 1]}]}}}
+    binaries = [{"global_scratch": 0}, {"global_scratch": 256}]
+    assert global_scratch_bytes(kernels, binaries) == 6 * 256
+    assert global_scratch_bytes(kernels, [{}, {}]) == 0  # the interpreter's
 
 
 def test_what_does_not_compile_is_one_line(tmp_path: Path) -> None:

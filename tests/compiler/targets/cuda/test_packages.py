@@ -39,6 +39,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gemma3_text": {**SMALL, **WINDOWS},
     "mixtral": {**SMALL, "num_local_experts": 4},
     "gpt2": {"vocab_size": VOCAB_SIZE, "n_embd": 32, "n_layer": 2},
+    "bloom": {"vocab_size": VOCAB_SIZE, "hidden_size": 32, "n_layer": 2},  # ALiBi
+    "llama4_text": {  # chunks
+        **SMALL,
+        "intermediate_size_mlp": 48,
+        "head_dim": 8,
+        "attention_chunk_size": 5,
+        "no_rope_layers": [1, 0],
+        "moe_layers": [],
+    },
 }
 
 pytestmark = [
