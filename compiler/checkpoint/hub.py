@@ -1,6 +1,5 @@
 """A model of the Hugging Face hub, by its id: only what a compile reads is downloaded."""
 
-import re
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -16,17 +15,11 @@ from pagedc.compiler.checkpoint.hf import HFCheckpoint
 from pagedc.compiler.checkpoint.shards import first_line
 from pagedc.compiler.errors import CheckpointError
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 # Neither pickles nor code; `original/` and the like hold the same weights again.
 CONFIG_FILES = ["*.json", "*.jinja", "tokenizer.model", "spiece.model", "vocab.txt", "merges.txt"]
 WEIGHT_FILES = ["*.safetensors"]
 UNWANTED = ["*/*", "consolidated*.safetensors"]
 TIMEOUT = 10  # seconds for the hub's first answer
-
-
-def is_hub_id(model: str) -> bool:
-    """Whether MODEL has the form `owner/name`."""
-    return HUB_ID.fullmatch(model) is not None
 
 
 def open_hub(model: str) -> HFCheckpoint:

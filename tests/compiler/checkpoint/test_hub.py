@@ -7,8 +7,8 @@ from huggingface_hub import errors
 from transformers import LlamaConfig
 
 from pagedc.compiler.checkpoint import hub, open_checkpoint
-from pagedc.compiler.checkpoint.hub import is_hub_id
 from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.model_name import is_hub_id
 
 
 @pytest.mark.parametrize(
