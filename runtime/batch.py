@@ -94,12 +94,20 @@ class QueueingExecutor(Executor, Protocol):
     chose.
     """
 
+    boot_seconds: dict[str, float]  # by phase: what opening it took
+
     def submit(self, batch: Batch) -> None:
         """Start a step; at most two are open. The batch's arrays may change once this returns."""
         ...
 
     def wait(self) -> StepResult:
-        """The result of the oldest open step, valid until the next call of `wait`. Raises ExecutorError if
+        """The result of the oldest open step, valid until the next call of `submit`. Raises ExecutorError if
         the device failed.
+        """
+        ...
+
+    def warm_up(self) -> bool:
+        """Prepare for steps of one more size, which the first of them would else wait for; False once there
+        is none left. Raises ExecutorError.
         """
         ...

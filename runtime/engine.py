@@ -57,6 +57,11 @@ class Engine:
         self._num_steps = 0
 
     @property
+    def boot_seconds(self) -> dict[str, float]:
+        """What the executor took to open, by phase, where it says so."""
+        return self._steps.boot_seconds
+
+    @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return bool(self.scheduler.running or self.scheduler.waiting or self._compiling or self._steps)
@@ -109,10 +114,11 @@ class Engine:
             for sequence in others:
                 self.scheduler.add(sequence)
 
-    def prepare(self) -> None:
-        """Do what the first request with a grammar would wait for."""
+    def prepare(self) -> bool:
+        """Do some of what later requests would wait for; False once nothing is left."""
         if self._grammars is not None:
             self._grammars.prepare()
+        return self._steps.warm_up()
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Forget a request, or its `index`-th sequence; unknown ids are ignored."""

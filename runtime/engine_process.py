@@ -34,7 +34,7 @@ from pagedc.runtime.messages import (
 )
 
 RECEIVE_BYTES = 1 << 18
-QUIET_SECONDS = 1.0  # of an engine with nothing to do, until it prepares for grammars
+QUIET_SECONDS = 1.0  # of an engine with nothing to do, until it prepares for later ones
 
 logger = logging.getLogger(__name__)
 
@@ -98,18 +98,18 @@ def _open(start: Start, open_engine: Callable[[Start], Engine], channel: "_Chann
     gc.collect()
     gc.freeze()  # what stays for good need not be visited again
     seconds = time.perf_counter() - begin
-    channel.send(Ready(config.num_blocks, config.max_num_seqs, config.max_model_len, load_seconds=seconds))
+    limits = (config.num_blocks, config.max_num_seqs, config.max_model_len)
+    channel.send(Ready(*limits, load_seconds=seconds, phases=engine.boot_seconds))
     return engine
 
 
 def _run(engine: Engine, channel: "_Channel", messages: "list[ToEngine | RequestError]") -> int:
-    is_leaving = is_prepared = False
+    is_leaving = False
     while True:
         is_idle = not (messages or engine.has_work or is_leaving)
-        if is_idle and not is_prepared and channel.is_quiet(QUIET_SECONDS):
-            engine.prepare()
-            is_prepared = True
-        messages = messages or channel.receive(wait=not (engine.has_work or is_leaving))
+        if is_idle:
+            _prepare(engine, channel)
+        messages = messages or channel.receive(wait=is_idle)
         errors: list[RequestError] = []
         for message in messages:
             is_leaving |= isinstance(message, Shutdown)
@@ -121,6 +121,13 @@ def _run(engine: Engine, channel: "_Channel", messages: "list[ToEngine | Request
         events = engine.step()
         channel.send(Outputs(events, errors + engine.take_refusals(), engine.stats()))
         messages = []
+
+
+def _prepare(engine: Engine, channel: "_Channel") -> None:
+    """Use the time until something arrives."""
+    seconds = QUIET_SECONDS
+    while channel.is_quiet(seconds) and engine.prepare():
+        seconds = 0.0
 
 
 def _handle(engine: Engine, message: ToEngine) -> RequestError | None:

@@ -37,6 +37,7 @@ class StepQueue:
         self._device = executor if isinstance(executor, QueueingExecutor) else _OneAtATime(executor)
         self._can_queue = isinstance(executor, QueueingExecutor)
         self._steps: deque[Step] = deque()
+        self.boot_seconds = executor.boot_seconds if isinstance(executor, QueueingExecutor) else {}
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -50,6 +51,10 @@ class StepQueue:
             and not any(map(_needs_its_token, self._steps[0].prepared.sampled))
         )
 
+    def warm_up(self) -> bool:
+        """Use a moment without work; False if there is nothing to use it for."""
+        return isinstance(self._device, QueueingExecutor) and self._device.warm_up()
+
     def submit(self, schedule: Schedule, prepared: PreparedBatch) -> None:
         """Start a step, and count its tokens as computed."""
         self._device.submit(prepared.batch)
@@ -61,7 +66,7 @@ class StepQueue:
         self._steps.append(Step(schedule.sequences, prepared))
 
     def wait(self) -> "tuple[Step, StepResult]":
-        """The oldest step and what it brought, once it is done; the result is valid until the next call."""
+        """The oldest step and, once it is done, what it brought: valid until the next `submit`."""
         result = self._device.wait()
         return self._steps.popleft(), result
 

@@ -94,6 +94,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
     max_num_seqs: int
     max_model_len: int
     load_seconds: float
+    phases: dict[str, float] = {}  # seconds; parts of it
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True, array_like=True):

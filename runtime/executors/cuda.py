@@ -10,6 +10,7 @@ unless PAGEDC_TRITON_INTERPRET=1, for tests, asks for Triton's interpreter.
 import importlib
 import itertools
 import sys
+import time
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -77,13 +78,20 @@ class CudaExecutor:
         self._plans: dict[tuple[bool, int, int, int], Plan] = {}
         self._open: deque[_OpenStep] = deque()
         self._turn = 0  # of the step that was submitted last
+        self.boot_seconds: dict[str, float] = {}
         try:
             with _no_bytecode():
-                self._device = launcher.open_device(package.path, self._table, name, interpret=interpret)
-                self._weights = upload_weights(package, self._device)
-                self._arenas = Arenas(self._device, self._model, self._table, config)
-                self._variable = VariableInputs(self._device)
-                self._capture_decodes()
+                with self._phase("driver"):
+                    self._device = launcher.open_device(package.path, self._table, name, interpret=interpret)
+                with self._phase("weights"):
+                    self._weights = upload_weights(package, self._device)
+                with self._phase("memory"):
+                    self._arenas = Arenas(self._device, self._model, self._table, config)
+                    self._variable = VariableInputs(self._device)
+                with self._phase("first_graph"):
+                    self._cold = self._common_sizes()
+                    self._plan(*self._cold.popleft())  # so that a package that cannot run says so now
+                    self._device.synchronize()
         except self._error as error:
             raise ExecutorError(f"{package.path}: {error}") from None
 
@@ -115,6 +123,15 @@ class CudaExecutor:
         with _no_bytecode(), self._errors():
             self._submit(batch, want_logits)
         return self.wait()
+
+    def warm_up(self) -> bool:
+        """Plan one more size of a step: 10 to 30 ms for its first user, were it left to that."""
+        if not self._cold:
+            return False
+        with _no_bytecode(), self._errors():
+            self._device.use()
+            self._plan(*self._cold.popleft())
+        return True
 
     def close(self) -> None:
         """Free the device; safe to call twice."""
@@ -148,6 +165,12 @@ class CudaExecutor:
         self._open.append(_OpenStep(turn, plan.rows.size, num_rows, batch.max_logprobs, logits))
 
     @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.boot_seconds[name] = time.perf_counter() - begin
+
+    @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
@@ -156,11 +179,12 @@ class CudaExecutor:
 
     # Plans.
 
-    def _capture_decodes(self) -> None:
-        for size in self._table.buckets["S"]:
-            if size <= self._config.max_num_seqs:
-                self._plan(True, size, size, size)
-        self._device.synchronize()
+    def _common_sizes(self) -> "deque[tuple[bool, int, int, int]]":
+        """Decodes of every bucket, the smallest first, then prompts of one sequence."""
+        table, config = self._table, self._config
+        most_seqs, most_tokens = config.max_num_seqs, config.max_num_batched_tokens
+        decodes = [(True, size, size, size) for size in table.buckets["S"] if size <= most_seqs]
+        return deque([*decodes, *((False, size, 1, 1) for size in table.buckets["T"] if size <= most_tokens)])
 
     def _plan(self, decodes: bool, num_tokens: int, num_seqs: int, num_rows: int) -> Plan:
         """The plan for the smallest sizes that hold these."""

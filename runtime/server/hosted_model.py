@@ -119,7 +119,8 @@ class HostedModel:
         self._needs_engine = False
         self.max_model_len = min(self.model.max_model_len, ready.max_model_len)
         self._max_open = self.limits.max_waiting + ready.max_num_seqs
-        self.metrics.boot_seconds |= {"engine": perf_counter() - began, "package": ready.load_seconds}
+        seconds = {"engine": perf_counter() - began, "package": ready.load_seconds}
+        self.metrics.boot_seconds |= seconds | ready.phases
         logger.info(
             "%s has an engine after %.2f s: %d blocks, %d sequences, context %d",
             self.model.name,

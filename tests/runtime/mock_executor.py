@@ -140,6 +140,8 @@ class QueueingMock(MockExecutor):
     def __init__(self, config: EngineConfig) -> None:
         super().__init__(config)
         self.num_overlaps = 0
+        self.boot_seconds = {"weights": 0.25}
+        self.num_cold = 3
         self._submitted: list[Batch] = []
         self._chosen = np.empty(0, np.int32)  # by the step before
 
@@ -147,6 +149,10 @@ class QueueingMock(MockExecutor):
         assert len(self._submitted) < 2
         self.num_overlaps += len(self._submitted)
         self._submitted.append(copy.deepcopy(batch))
+
+    def warm_up(self) -> bool:
+        self.num_cold -= 1
+        return self.num_cold >= 0
 
     def wait(self) -> StepResult:
         batch = self._submitted.pop(0)

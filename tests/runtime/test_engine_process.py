@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from tests.http.tokenizer_files import write_tokenizer
 from tests.runtime.mock_engine import CONFIG
-from tests.runtime.mock_executor import MockExecutor
+from tests.runtime.mock_executor import MockExecutor, QueueingMock
 
 from pagedc.runtime import engine_process
 from pagedc.runtime.config import EngineOptions
@@ -28,8 +28,11 @@ START = Start("well", EngineOptions(num_threads=2))
 class Parent:
     """Talks to `serve` in a thread; `outcome` is its exit code, or what it raised."""
 
-    def __init__(self, grammars: GrammarCompiler | None = None) -> None:
+    def __init__(
+        self, grammars: GrammarCompiler | None = None, executor: type[MockExecutor] = MockExecutor
+    ) -> None:
         self._grammars = grammars
+        self.executor = executor(CONFIG)
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(10)
         self.outcome: int | Exception | None = None
@@ -41,7 +44,7 @@ class Parent:
         with connection:
             try:
                 self.outcome = serve(
-                    connection, lambda start: Engine(MockExecutor(CONFIG), CONFIG, [0], self._grammars)
+                    connection, lambda start: Engine(self.executor, CONFIG, [0], self._grammars)
                 )
             except Exception as error:
                 self.outcome = error
@@ -156,4 +159,24 @@ def test_an_idle_engine_reads_the_tokenizer_for_grammars(
     parent.send(AddRequest("a", [1], SamplingParams(max_tokens=1, ignore_eos=True)), Shutdown())
     _, *outputs = parent.received()
     assert sum(len(output.events) for output in outputs if isinstance(output, Outputs)) == 1
+    assert parent.join() == 0
+
+
+def test_an_idle_engine_prepares_for_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_process, "QUIET_SECONDS", 0.0)
+    parent = Parent(executor=QueueingMock)
+    executor = parent.executor
+    assert isinstance(executor, QueueingMock)
+    parent.send(START)
+    messages = parent.received()
+    ready = next(messages)
+    assert isinstance(ready, Ready)
+    assert ready.phases == {"weights": 0.25}
+    end = time.monotonic() + 30
+    while executor.num_cold >= 0 and time.monotonic() < end:
+        time.sleep(0.001)
+    assert executor.num_cold < 0
+    parent.send(AddRequest("a", [1], SamplingParams(max_tokens=3, ignore_eos=True)), Shutdown())
+    outputs = [message for message in messages if isinstance(message, Outputs)]
+    assert sum(len(output.events) for output in outputs) == 3
     assert parent.join() == 0

@@ -1,5 +1,5 @@
-// A driver library without a GPU: memory is the host's, copies happen at once, kernels do nothing but are
-// checked and counted. Structs are written from cuda.h, not from the launcher's.
+// A driver library without a GPU: memory is the host's, the stream stands still until somebody waits for it,
+// kernels do nothing but are checked and counted. Structs are written from cuda.h, not from the launcher's.
 //
 // A captured graph keeps what was put on the stream and does it again when it is launched. Every launch is
 // written to $FAKE_CUDA_LOG: its kernel, grid, threads, and the attributes that it has.
@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
@@ -53,6 +54,9 @@ struct Function {
 
 using Work = std::function<void()>;
 std::vector<Work>* capturing = nullptr;
+std::deque<Work> stream;     // put there, not done yet
+size_t num_put = 0, num_done = 0;
+thread_local bool has_context = false;
 int num_allocations = 0;
 
 void log(const char* line) {
@@ -63,10 +67,22 @@ void log(const char* line) {
 }
 
 int enqueue(Work work) {
+  if (!has_context) return 201;
   if (capturing) {
     capturing->push_back(work);
   } else {
-    work();
+    stream.push_back(work);
+    ++num_put;
+  }
+  return 0;
+}
+
+int do_up_to(size_t end) {
+  if (!has_context) return 201;
+  if (capturing) return 900;
+  for (; num_done < end; ++num_done) {
+    stream.front()();
+    stream.pop_front();
   }
   return 0;
 }
@@ -88,16 +104,16 @@ int cuDevicePrimaryCtxRelease_v2(int) {
   log(line);
   return 0;
 }
-int cuCtxSetCurrent(void* context) { return context == &capturing ? 0 : 201; }
+int cuCtxSetCurrent(void* context) { return (has_context = context == &capturing) ? 0 : 201; }
 int cuMemGetInfo_v2(size_t* free, size_t* total) { *free = *total = size_t{1} << 30; return 0; }
 int cuGetErrorName(int, const char** text) { *text = "CUDA_ERROR_FAKE"; return 0; }
 
 int cuStreamCreate(void** stream, unsigned) { *stream = &num_allocations; return 0; }
 int cuStreamDestroy_v2(void*) { return 0; }
-int cuStreamSynchronize(void*) { return capturing ? 900 : 0; }
-int cuEventCreate(void** event, unsigned) { *event = &num_allocations; return 0; }
-int cuEventRecord(void*, void*) { return 0; }
-int cuEventSynchronize(void*) { return 0; }
+int cuStreamSynchronize(void*) { return do_up_to(num_put); }
+int cuEventCreate(void** event, unsigned) { *event = new size_t{0}; return 0; }
+int cuEventRecord(void* event, void*) { *static_cast<size_t*>(event) = num_put; return 0; }
+int cuEventSynchronize(void* event) { return do_up_to(*static_cast<size_t*>(event)); }
 
 int cuMemAlloc_v2(unsigned long long* address, size_t bytes) {
   if (bytes > size_t{1} << 30) return 2;
@@ -171,9 +187,10 @@ int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long lo
 int cuGraphDestroy(void* graph) { delete static_cast<std::vector<Work>*>(graph); return 0; }
 int cuGraphExecDestroy(void* graph) { delete static_cast<std::vector<Work>*>(graph); return 0; }
 int cuGraphLaunch(void* graph, void*) {
-  log("graph");
-  for (const Work& work : *static_cast<std::vector<Work>*>(graph)) work();
-  return 0;
+  return enqueue([=] {
+    log("graph");
+    for (const Work& work : *static_cast<std::vector<Work>*>(graph)) work();
+  });
 }
 
 }

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from pagedc.runtime.config import EngineOptions, resolve
 from pagedc.runtime.engine import Engine
@@ -23,12 +24,18 @@ def main() -> None:
     engine = Engine(executor, config, [])
     for request_id, prompt in {"a": [5, 6, 7, 8, 9], "b": [5, 6]}.items():
         engine.add_request(AddRequest(request_id, prompt, SamplingParams(max_tokens=3, ignore_eos=True)))
-    token_ids = []
-    while engine.has_work:
-        token_ids += [token for event in engine.step() for token in event.token_ids]
+    token_ids: list[int] = []
+    while engine.has_work:  # each step in another thread, as whoever calls LLM may do
+        with ThreadPoolExecutor(1) as pool:
+            events = pool.submit(engine.step).result()
+        token_ids += [token for event in events for token in event.token_ids]
+    num_prepared = 0
+    while engine.prepare():
+        num_prepared += 1
     executor.close()
     heavy = [name for name in ("torch", "triton") if name in sys.modules]
-    print(json.dumps({"token_ids": token_ids, "imported": heavy, "num_blocks": config.num_blocks}))
+    found = {"imported": heavy, "num_prepared": num_prepared, "phases": list(engine.boot_seconds)}
+    print(json.dumps({"token_ids": token_ids, "num_blocks": config.num_blocks, **found}))
 
 
 if __name__ == "__main__":

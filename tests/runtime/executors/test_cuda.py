@@ -60,6 +60,8 @@ def test_drives_a_gpu_without_torch_or_triton(package: Path, driver: Path, tmp_p
     result = run(package, driver, tmp_path / "log")
     assert result["imported"] == []  # and so nothing can be compiled
     assert len(result["token_ids"]) == 6
+    assert result["phases"] == ["driver", "weights", "memory", "first_graph"]
+    assert result["num_prepared"] == 4  # the decode of two sequences, and prompts of 1, 2 and 4 tokens
     lines = (tmp_path / "log").read_text().splitlines()
     assert "graph" in lines
     launches = [line for line in lines if " grid " in line]
