@@ -83,7 +83,8 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
             phase.note(f"{sum(entry.num_bytes for entry in entries) / 2**20:.0f} MiB")
         weights_bytes = sum(entry.num_bytes for entry in entries)
         manifest = _manifest(target, program, facts, weights_bytes, checkpoint, options)
-        if options.quantize in ROUNDED_FORMATS and not options.random_weights:
+        has_loss = checkpoint.purpose.generates and not options.random_weights
+        if options.quantize in ROUNDED_FORMATS and has_loss:
             with progress.phase("accuracy") as phase:
                 found = measure(checkpoint, manifest)
                 phase.note(found if isinstance(found, str) else accuracy_line(found))
@@ -145,6 +146,8 @@ def _manifest(
             hidden_size=program.hidden_size if target.describe().kind == "cpu" else 0,
             tool_parser=tool_parser(checkpoint.tokenizer_files),
             reasoning_parser=reasoning_parser(checkpoint.tokenizer_files),
+            generates=checkpoint.purpose.generates,
+            embedding=checkpoint.purpose.embedding,
         ),
         target=target.describe(),
         dtype=facts.dtype,

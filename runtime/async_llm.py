@@ -17,6 +17,7 @@ from pagedc.runtime.config import EngineOptions
 from pagedc.runtime.messages import TokenEvent
 from pagedc.runtime.outputs import OutputCollector, OutputDelta, RequestOutput
 from pagedc.runtime.package import Package
+from pagedc.runtime.pooling import Pooling, check_dimensions, unit_embedding
 from pagedc.runtime.prompting import Prompt, Prompter
 from pagedc.runtime.sampling_params import SamplingParams
 
@@ -74,6 +75,16 @@ class AsyncLLM:
             async for delta in deltas:
                 yield delta
 
+    async def embed(
+        self, text: Prompt, *, pooling: Pooling = "", dimensions: int | None = None
+    ) -> list[float]:
+        """The embedding of a text or token ids, of unit length: see `LLM.embed`."""
+        model = self.package.manifest.model
+        check_dimensions(model.hidden_size, model.embedding, dimensions)
+        collector = self._collector(await asyncio.to_thread(self._prompter.encode, text), None)
+        await self._collect(collector, None, pooling or model.embedding.pooling)
+        return unit_embedding(collector.embedding, dimensions).tolist()
+
     async def close(self) -> None:
         """End the engine's process; safe to call twice."""
         await self.engine.close()
@@ -108,16 +119,24 @@ class AsyncLLM:
 
     async def _finish(self, token_ids: list[int], params: SamplingParams | None) -> RequestOutput:
         collector = self._collector(token_ids, params)
-        async with contextlib.aclosing(self._run(collector, params)) as deltas:
-            async for _ in deltas:
-                pass
+        await self._collect(collector, params)
         return collector.output
 
+    async def _collect(
+        self, collector: OutputCollector, params: SamplingParams | None, pooling: Pooling = ""
+    ) -> None:
+        async with contextlib.aclosing(self._run(collector, params, pooling)) as deltas:
+            async for _ in deltas:
+                pass
+
     async def _run(
-        self, collector: OutputCollector, params: SamplingParams | None
+        self, collector: OutputCollector, params: SamplingParams | None, pooling: Pooling = ""
     ) -> AsyncGenerator[OutputDelta, None]:
         events = self.engine.generate(
-            collector.request_id, collector.output.prompt_token_ids, params or SamplingParams()
+            collector.request_id,
+            collector.output.prompt_token_ids,
+            params or SamplingParams(),
+            pooling=pooling,
         )
         async with contextlib.aclosing(cast(AsyncGenerator[TokenEvent, None], events)) as source:
             async for event in source:

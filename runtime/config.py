@@ -43,6 +43,7 @@ class EngineConfig:
     max_num_rows: int  # of logits in a step
     vocab_size: int
     hidden_size: int = 0  # 0 = the program gives no hidden states
+    generates: bool = True  # False = embeddings alone
     num_threads: int = 1
     prefix_cache: bool = True
 
@@ -138,6 +139,7 @@ def resolve(manifest: Manifest, options: EngineOptions, available_memory: int | 
         max_num_rows=max_num_rows,
         vocab_size=manifest.model.vocab_size,
         hidden_size=manifest.model.hidden_size,
+        generates=manifest.model.generates,
         num_threads=options.num_threads if options.num_threads is not None else usable_cores(),
         # A block that is found holds keys and values, but not the state after its last token.
         prefix_cache=options.prefix_cache and not has_state,

@@ -186,6 +186,8 @@ class Engine:
             if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
                 wrong = next(token_id for token_id in token_ids if not 0 <= token_id < vocab_size)
                 raise RequestError(f"{name} holds token id {wrong}, not in [0, {vocab_size})", param=name)
+        if not (request.pooling or self.config.generates):
+            raise RequestError("this model has no head to generate with: it gives embeddings", param="model")
         if request.pooling and (self.config.hidden_size == 0 or params.n > 1):
             raise RequestError("this package's program gives no hidden states", param="pooling")
         if params.grammar and self._grammars is None:

@@ -4,6 +4,7 @@
 ...     print(llm.chat([{"role": "user", "content": "What is the capital of France?"}]).text)
 ...     for output in llm.generate(["Once upon a time", "The capital of"], SamplingParams(max_tokens=20)):
 ...         print(output.text)
+...     red, blue = llm.embed(["red", "blue"])
 """
 
 import threading
@@ -19,10 +20,13 @@ from pagedc.runtime.executors import open_executor
 from pagedc.runtime.messages import AddRequest
 from pagedc.runtime.outputs import OutputCollector, OutputDelta, RequestOutput
 from pagedc.runtime.package import Package
+from pagedc.runtime.pooling import Pooling, check_dimensions, unit_embedding
 from pagedc.runtime.prompting import Prompt, Prompter, list_prompts
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.structured_output import GrammarCompiler
 from pagedc.runtime.tokenizer import Tokenizer
+
+EMBEDDING = SamplingParams(max_tokens=1)  # of a request for one
 
 
 class LLM:
@@ -92,6 +96,23 @@ class LLM:
         """Answer a conversation and yield the text as it grows; closing the iterator aborts."""
         return self._stream(self._prompter.encode_chat(messages, tools=tools, **variables), params)
 
+    def embed(
+        self,
+        inputs: Prompt | Sequence[Prompt],
+        *,
+        pooling: Pooling = "",  # of the hidden states: "mean", "last" or "cls"; "" = as the model was trained
+        dimensions: int | None = None,  # fewer than the model's own, where it was trained to be cut
+    ) -> list[list[float]]:
+        """Embeddings of unit length of one or many texts or token ids, in their order.
+
+        Raises RequestError for an input that cannot be served, and for a package that gives no embeddings.
+        """
+        model = self.package.manifest.model
+        check_dimensions(model.hidden_size, model.embedding, dimensions)
+        each = [self._prompter.encode(prompt) for prompt in list_prompts(inputs)]
+        found = self._run(each, [EMBEDDING] * len(each), pooling or model.embedding.pooling)
+        return [unit_embedding(collector.embedding, dimensions).tolist() for collector in found]
+
     def close(self) -> None:
         """Free the model; safe to call twice."""
         with self._lock:
@@ -109,10 +130,15 @@ class LLM:
     def _finish(
         self, prompts: list[list[int]], params: Sequence[SamplingParams | None]
     ) -> list[RequestOutput]:
+        return [collector.output for collector in self._run(prompts, params)]
+
+    def _run(
+        self, prompts: list[list[int]], params: Sequence[SamplingParams | None], pooling: Pooling = ""
+    ) -> list[OutputCollector]:
         added: list[OutputCollector] = []
         try:
             for prompt, each in zip(prompts, params, strict=True):
-                added.append(self._add(prompt, each))
+                added.append(self._add(prompt, each, pooling))
             while not all(collector.is_finished for collector in added):
                 self._step()
             for collector in added:
@@ -120,7 +146,7 @@ class LLM:
         finally:
             for collector in added:
                 self._drop(collector)
-        return [collector.output for collector in added]
+        return added
 
     def _stream(self, prompt: list[int], params: SamplingParams | None) -> Iterator[OutputDelta]:
         collector = self._add(prompt, params)
@@ -136,12 +162,14 @@ class LLM:
         finally:
             self._drop(collector)
 
-    def _add(self, prompt: list[int], params: SamplingParams | None) -> OutputCollector:
+    def _add(
+        self, prompt: list[int], params: SamplingParams | None, pooling: Pooling = ""
+    ) -> OutputCollector:
         params = params or SamplingParams()
         with self._lock:
             request_id = str(self._num_requests)
             self._num_requests += 1
-            self._engine.add_request(AddRequest(request_id, prompt, params))
+            self._engine.add_request(AddRequest(request_id, prompt, params, pooling=pooling))
             collector = OutputCollector(request_id, self._prompter.tokenizer, prompt, params)
             self._collectors[request_id] = collector
             self._deltas[request_id] = []

@@ -19,6 +19,13 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class Embedding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How its hidden states make embeddings."""
+
+    pooling: Literal["mean", "last", "cls"] = "mean"  # where a request names none
+    sizes: list[int] | None = None  # that it may be cut to; [] = any, None = it was not trained for it
+
+
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Facts of the checkpoint."""
 
@@ -33,6 +40,8 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hidden_size: int = 0  # of the rows that embeddings are made of; 0 = the program does not give them
     tool_parser: str = ""  # how it calls tools, of runtime/tool_parsers/formats.py; "" = in no known way
     reasoning_parser: str = ""  # how it thinks aloud; "" = it does not
+    generates: bool = True  # False: a model without a head, for embeddings alone
+    embedding: Embedding = Embedding()
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -67,6 +67,7 @@ class OutputCollector:
         self, request_id: str, tokenizer: Tokenizer, prompt_token_ids: Sequence[int], params: SamplingParams
     ) -> None:
         self.request_id = request_id
+        self.embedding = b""  # float32, where it was asked for
         self._error: RequestError | None = None
         self.output = RequestOutput(list(prompt_token_ids), [CompletionOutput(i) for i in range(params.n)])
         self._detokenizers = [
@@ -102,6 +103,7 @@ class OutputCollector:
         if event.index == 0 and not output.token_ids:
             self.output.num_cached_tokens = event.num_cached_tokens
             self.output.prompt_logprobs = event.prompt_logprobs
+        self.embedding = event.embedding
         output.token_ids += event.token_ids
         output.logprobs += event.logprobs
         is_stop_token = event.stop_token_id is not None

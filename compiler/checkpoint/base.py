@@ -11,6 +11,8 @@ from typing import Literal, Protocol
 import torch
 from transformers import PretrainedConfig
 
+from pagedc.compiler.checkpoint.purpose import Purpose
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
 
@@ -98,6 +100,9 @@ class Checkpoint(Protocol):
     @property
     def quantization(self) -> str:
         """ "none", or the method ("gguf", "awq", …) where `read` gives quantized tensors."""
+
+    @property
+    def purpose(self) -> Purpose: ...
 
     @property
     def tokenizer_files(self) -> dict[str, bytes]:

@@ -103,6 +103,18 @@ class Conversion:
         parameters = (name for name, _ in self.model.named_parameters(remove_duplicate=False))
         return [name for name in parameters if self.stored_name(name) not in self.recipes]
 
+    def stand_in_head(self) -> bool:
+        """Let the embedding stand for a head that alone is missing, where they are of one shape."""
+        model: Any = self.model
+        head = _weight_name(model, model.get_output_embeddings())
+        embedding = _weight_name(model, model.get_input_embeddings())
+        if self.missing() != [head] or self.model.get_parameter(head).shape != (
+            self.model.get_parameter(embedding).shape
+        ):
+            return False
+        self.tied[head] = embedding
+        return True
+
     def _alias_tied(self, state: dict[str, torch.Tensor]) -> None:
         """Tied tensors are one: the source is read wherever it is held, its twin otherwise."""
         self.tied: dict[str, str] = {}
@@ -111,6 +123,10 @@ class Conversion:
             stored = source if source in self.recipes else target
             if stored in self.recipes:
                 self.tied[target if stored == source else source] = stored
+
+
+def _weight_name(model: torch.nn.Module, module: torch.nn.Module | None) -> str:
+    return next((f"{name}.weight" for name, each in model.named_modules() if each is module), "")
 
 
 def _recipes(

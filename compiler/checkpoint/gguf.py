@@ -19,6 +19,7 @@ from pagedc.compiler.checkpoint.gguf_file import GGUFFile
 from pagedc.compiler.checkpoint.gguf_names import ProcessorNames
 from pagedc.compiler.checkpoint.gguf_tokenizer import gguf_tokenizer_files
 from pagedc.compiler.checkpoint.module import meta_module
+from pagedc.compiler.checkpoint.purpose import Purpose
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class _Names(Protocol):
 
 class GGUFCheckpoint:
     """Tensors of BLOCKS are read as QuantizedTensor, those of other block types as float32."""
+
+    purpose = Purpose()
 
     def __init__(self, path: Path, *, name: str | None = None, source: str | None = None) -> None:
         self._file = GGUFFile(path)

@@ -10,6 +10,7 @@ from pagedc.compiler.checkpoint.base import Stored
 from pagedc.compiler.checkpoint.config_file import CONFIG, read_config, read_quantization
 from pagedc.compiler.checkpoint.conversion import Conversion
 from pagedc.compiler.checkpoint.module import meta_module
+from pagedc.compiler.checkpoint.purpose import read_purpose
 from pagedc.compiler.checkpoint.quantized import QuantizedShards, method_of
 from pagedc.compiler.checkpoint.shards import Shards
 from pagedc.compiler.checkpoint.tokenizer_files import read_tokenizer_files
@@ -33,7 +34,11 @@ class HFCheckpoint:
             self._shards = QuantizedShards(self._shards, quantization, str(directory))
         self._conversion = Conversion(model, {key: info.shape for key, info in self._shards.infos.items()})
         self._state = model.state_dict()
+        # A bare model's checkpoint says so; one of a causal LM that lacks its head is broken.
+        named = getattr(self.config, "architectures", None) or []
+        is_bare = bool(named) and type(model).__name__ not in named and self._conversion.stand_in_head()
         self._check()
+        self.purpose = read_purpose(directory, self.config, has_head=not is_bare)
         self.tokenizer_files = read_tokenizer_files(directory)
 
     @property

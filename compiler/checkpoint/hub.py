@@ -18,7 +18,8 @@ from pagedc.compiler.errors import CheckpointError
 # Neither pickles nor code; `original/` and the like hold the same weights again.
 CONFIG_FILES = ["*.json", "*.jinja", "tokenizer.model", "spiece.model", "vocab.txt", "merges.txt"]
 WEIGHT_FILES = ["*.safetensors"]
-UNWANTED = ["*/*", "consolidated*.safetensors"]
+# Of folders only 1_Pooling/: how sentence-transformers makes embeddings.
+UNWANTED = ["[!1]*/*", "1[!_]*/*", "consolidated*.safetensors"]
 TIMEOUT = 10  # seconds for the hub's first answer
 
 

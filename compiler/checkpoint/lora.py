@@ -20,6 +20,7 @@ from transformers import PretrainedConfig
 
 from pagedc.compiler.checkpoint.base import Checkpoint, Stored
 from pagedc.compiler.checkpoint.module import meta_module
+from pagedc.compiler.checkpoint.purpose import Purpose
 from pagedc.compiler.checkpoint.put_together import as_floats
 from pagedc.compiler.checkpoint.shards import TensorFile, read_json
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
@@ -81,6 +82,10 @@ class LoraCheckpoint:
     @property
     def quantization(self) -> str:
         return self._base.quantization
+
+    @property
+    def purpose(self) -> Purpose:
+        return self._base.purpose
 
     @cached_property
     def tokenizer_files(self) -> dict[str, bytes]:

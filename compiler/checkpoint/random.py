@@ -9,6 +9,7 @@ import torch
 
 from pagedc.compiler.checkpoint.config_file import CONFIG, read_config
 from pagedc.compiler.checkpoint.module import meta_module
+from pagedc.compiler.checkpoint.purpose import Purpose
 from pagedc.compiler.checkpoint.tokenizer_files import read_tokenizer_files
 from pagedc.compiler.errors import CheckpointError
 
@@ -21,6 +22,7 @@ class RandomCheckpoint:
     """Each tensor is drawn when it is read, from a generator seeded by its name: always the same."""
 
     quantization = "none"
+    purpose = Purpose()
 
     def __init__(self, path: Path, *, name: str | None = None, source: str | None = None) -> None:
         """`path` is a directory with a config.json, or such a file under any name."""

@@ -11,7 +11,7 @@ import msgspec
 from pagedc.runtime.chat_template import ChatTemplate
 from pagedc.runtime.errors import PackageError, UsageError
 from pagedc.runtime.inspect_package import package_facts
-from pagedc.runtime.manifest import manifest_path
+from pagedc.runtime.manifest import Embedding, manifest_path
 from pagedc.runtime.package import Package
 from pagedc.runtime.tokenizer import Tokenizer
 from pagedc.runtime.tool_parsers.formats import REASONING_FORMATS, TOOL_FORMATS
@@ -33,6 +33,7 @@ class ServedModel:
     chat_template: ChatTemplate | None
     path: Path  # of the package
     hidden_size: int = 0  # of an embedding; 0 = the package gives none
+    embedding: Embedding = field(default_factory=Embedding)
     facts: dict[str, str] = field(default_factory=dict)  # of the package, for people
     tool_parser: str = ""  # of tool_parsers/formats.py: how it calls tools; "" = as JSON, if at all
     reasoning_parser: str = ""  # how it thinks aloud; "" = it does not
@@ -112,6 +113,7 @@ def open_served_model(
         chat_template=chat_template,
         path=package.path,
         hidden_size=model.hidden_size,
+        embedding=model.embedding,
         facts=package_facts(package),
         tool_parser=choose_parser("--tool-parser", TOOL_FORMATS, model.tool_parser, tool_parser),
         reasoning_parser=choose_parser(

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pagedc.compiler.api import compile
+    from pagedc.runtime.async_llm import AsyncLLM
     from pagedc.runtime.llm import LLM
     from pagedc.runtime.sampling_params import SamplingParams
 
 __version__ = "0.1.0"
 
-__all__ = ["LLM", "SamplingParams", "__version__", "compile"]
+__all__ = ["LLM", "AsyncLLM", "SamplingParams", "__version__", "compile"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from pagedc.runtime.llm import LLM
 
         return LLM
+    if name == "AsyncLLM":
+        from pagedc.runtime.async_llm import AsyncLLM
+
+        return AsyncLLM
     if name == "SamplingParams":
         from pagedc.runtime.sampling_params import SamplingParams
 

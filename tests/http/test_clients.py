@@ -1,7 +1,5 @@
-"""Other clients than OpenAI's, unmodified: `pip install --group clients`."""
+"""Other clients than OpenAI's, unmodified."""
 
-import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -25,15 +23,7 @@ def hermes(tokenizer_dir: Path) -> Iterator[ServerProcess]:
         yield process
 
 
-def skip_without(*modules: str) -> None:
-    """Looked for and not imported: that takes litellm ten seconds."""
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install --group clients")
-
-
 def test_litellm(hermes: ServerProcess) -> None:
-    skip_without("litellm", "mcp")
     script = f"""
 import json, litellm
 ask = dict(model="openai/fake", api_base="{hermes.url}/v1", api_key="none")
@@ -54,10 +44,10 @@ print(answer.choices[0].message.tool_calls[0].function.arguments)
 
 
 def test_langchain(hermes: ServerProcess) -> None:
-    skip_without("langchain_openai")
-    module = importlib.import_module("langchain_openai")
+    from langchain_openai import ChatOpenAI
+
     arguments: Any = {"model": "fake", "base_url": f"{hermes.url}/v1", "api_key": "none", "max_tokens": 200}
-    chat = module.ChatOpenAI(**arguments)
+    chat: Any = ChatOpenAI(**arguments)
     assert chat.invoke("#eos 9").content == PANGRAM[:9]
     assert "".join(chunk.content for chunk in chat.stream("#eos 9")) == PANGRAM[:9]
     (call,) = chat.bind_tools([TOOL]).invoke(say(CALL)).tool_calls
@@ -69,7 +59,6 @@ def test_langchain(hermes: ServerProcess) -> None:
 
 
 def test_llm(hermes: ServerProcess, tmp_path: Path) -> None:
-    skip_without("llm")
     models = [
         {
             "model_id": "mine",

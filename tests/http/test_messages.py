@@ -1,4 +1,4 @@
-"""/v1/messages in Anthropic's form, also with the real client where it is installed."""
+"""/v1/messages in Anthropic's form, also with the real client."""
 
 import json
 from collections.abc import Callable
@@ -80,7 +80,8 @@ def test_keys_as_its_clients_send_them(start_server: Callable[..., ServerProcess
 
 
 def test_the_real_client(server: ServerProcess) -> None:
-    anthropic = pytest.importorskip("anthropic")
+    import anthropic
+
     with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=20) as client:
         user = {"role": "user", "content": "hi"}
         message = client.messages.create(model="fake", max_tokens=9, messages=[user])

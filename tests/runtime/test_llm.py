@@ -189,3 +189,8 @@ def test_a_package_for_a_machine_that_this_is_not_is_refused(package: Path) -> N
     (package / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(PackageError, match=r"for a GPU|driver"):
         LLM(package)
+
+
+def test_embeddings(model: LLM, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match="no hidden states"):
+        model.embed("the")

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import math
 import secrets
 from array import array
 from collections.abc import AsyncGenerator
@@ -12,7 +11,7 @@ from typing import Any, cast
 
 from pagedc.runtime.errors import RequestError
 from pagedc.runtime.messages import TokenEvent
-from pagedc.runtime.pooling import Pooling
+from pagedc.runtime.pooling import Pooling, check_dimensions, unit_embedding
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.server.handlers.base import BaseHandler
 from pagedc.runtime.server.hosted_model import HostedModel
@@ -36,20 +35,19 @@ class EmbeddingsHandler(BaseHandler):
         arrived = perf_counter()
         request = self.json_body(EmbeddingsRequest)
         hosted = self.state.find(request.model)
-        size = hosted.model.hidden_size
-        if size == 0:
+        model = hosted.model
+        if model.hidden_size == 0:
             raise unsupported("model", "its package gives no hidden states")
-        if request.dimensions not in (None, size):
-            raise unsupported("dimensions", f"this model's embeddings have {size} and cannot be cut")
+        check_dimensions(model.hidden_size, model.embedding, request.dimensions)
         is_one = isinstance(request.input, str) or (request.input and isinstance(request.input[0], int))
         with self.state.admit(hosted, 1 if is_one else max(len(request.input), 1)):
             await hosted.wait_started()
             prompts = await self._prompts(request, hosted)
             request_id = "embd-" + secrets.token_hex(16)
-            pooling = request.pooling or "mean"
+            pooling = request.pooling or model.embedding.pooling
             embeddings = await asyncio.gather(
                 *(
-                    _embed(hosted, f"{request_id}-{i}", prompt, pooling, arrived)
+                    _embed(hosted, f"{request_id}-{i}", prompt, pooling, request.dimensions, arrived)
                     for i, prompt in enumerate(prompts)
                 )
             )
@@ -78,7 +76,12 @@ class EmbeddingsHandler(BaseHandler):
 
 
 async def _embed(
-    hosted: HostedModel, request_id: str, prompt: Prompt, pooling: Pooling, arrived: float
+    hosted: HostedModel,
+    request_id: str,
+    prompt: Prompt,
+    pooling: Pooling,
+    dimensions: int | None,
+    arrived: float,
 ) -> "array[float]":
     metrics = hosted.metrics
     metrics.request_prompt_tokens.observe(len(prompt.token_ids))
@@ -92,9 +95,7 @@ async def _embed(
             data = event.embedding
     metrics.e2e_request_latency.observe(perf_counter() - arrived)
     metrics.finished["stop"] += 1
-    embedding = array("f", data)
-    length = math.hypot(*embedding)
-    return array("f", (value / length for value in embedding)) if length > 0 else embedding
+    return unit_embedding(data, dimensions)
 
 
 def _encode(embedding: "array[float]", is_base64: bool) -> Any:
