@@ -71,7 +71,7 @@ def launch_grouped_linear(
     config: KernelConfig,
     x: torch.Tensor,  # [T, k] or [T * top_k, k], any row stride
     expert_ids: torch.Tensor,  # int32 [T, top_k], any row stride
-    weight: WeightTensors,  # [experts, n, k]
+    weight: WeightTensors,  # [experts, n, k], any stride from expert to expert
     out: torch.Tensor,  # [T * top_k, n], any row stride
     scratch: torch.Tensor,  # int32 [scratch_ints]
     *,
@@ -106,6 +106,7 @@ def launch_grouped_linear(
         (ceil_div(spec.n, config["BLOCK_N"]), tiles, 1),
         {"x": x, **weight.args(), "scratch": scratch, "out": out, "max_tiles": tiles},
         {
+            **{f"{name.upper()}_STRIDE": _stride(part) for name, part in weight.args().items()},
             "BLOCK_T": block_t,
             "X_STRIDE": x.stride(0),
             "ROWS_PER_X": spec.top_k if spec.shared_x else 1,
@@ -123,6 +124,10 @@ def launch_grouped_linear(
         pdl,
     )
     return [sort, product]
+
+
+def _stride(part: torch.Tensor | None) -> int:
+    return 0 if part is None else part.stride(0)
 
 
 @triton.jit(do_not_specialize=["num_rows", "max_tiles"])
@@ -166,6 +171,7 @@ def sort_rows_kernel(
 @triton.jit(do_not_specialize=["max_tiles"])
 def grouped_linear_kernel(
     x, codes, scales, minimums, scratch, out, max_tiles,
+    CODES_STRIDE: tl.constexpr, SCALES_STRIDE: tl.constexpr, MINIMUMS_STRIDE: tl.constexpr,
     X_STRIDE: tl.constexpr, ROWS_PER_X: tl.constexpr, OUT_STRIDE: tl.constexpr,
     N: tl.constexpr, K: tl.constexpr, BITS: tl.constexpr, GROUP_SIZE: tl.constexpr,
     HAS_ROW_SCALE: tl.constexpr,
@@ -184,7 +190,12 @@ def grouped_linear_kernel(
         x_offsets = (row // ROWS_PER_X).to(tl.int64) * X_STRIDE
         columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
         column_mask = columns < N
-        weight_rows = expert * N + columns
+        weight_rows = columns.to(tl.int64)
+        codes += expert * CODES_STRIDE
+        if scales is not None:
+            scales += expert * SCALES_STRIDE
+        if minimums is not None:
+            minimums += expert * MINIMUMS_STRIDE
         acc = tl.zeros((BLOCK_N, BLOCK_T), tl.float32)
         for first_k in tl.range(0, K, BLOCK_K):
             acc = add_products(

@@ -327,7 +327,9 @@ class Kernels:
     def _weight(self, arguments: Arguments, call: Call) -> Any:
         weight = call.weights[0]
         tensors = {
-            part.name: arguments.tensor("weight", part.shape, part.dtype, start=part.start)
+            part.name: arguments.tensor(
+                "weight", part.shape, part.dtype, start=part.start, stride=part.stride
+            )
             for part in parts_of(weight.format, weight.shape)
         }
         return triton_module("weights").WeightTensors(**tensors)

@@ -63,7 +63,9 @@ class Arguments:
         """The parameter `name`, `start` bytes into it; rows `stride` apart; `offset` elements are added to
         every address of it, as a view of a wider row has them.
         """
-        strides = torch.empty(shape, device="meta").stride() if stride is None else (stride, 1)
+        strides = torch.empty(shape, device="meta").stride()
+        if stride is not None:
+            strides = (stride, *strides[1:])
         whole = torch.empty(1, dtype=TORCH_TYPES[dtype], device="meta")
         self.places[whole.untyped_storage()._cdata] = name, start
         self.kept.append(whole)

@@ -1,4 +1,7 @@
-"""Matrices as kernels/triton/weights.py reads them: codes row by row, then scales, then minimums."""
+"""Matrices as kernels/triton/weights.py reads them: codes row by row, then scales, then minimums.
+
+Experts lie one behind another, each with its own scales and minimums.
+"""
 
 import re
 from math import prod
@@ -9,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from pagedc.compiler.checkpoint.base import QuantizedTensor
-from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.targets.cuda.configs import triton_module
 
 ALIGNMENT = 64  # bytes, of each part
@@ -24,15 +26,20 @@ class Part(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     start: int  # bytes from the matrix' own
+    stride: int | None = None  # elements from expert to expert
 
 
 def parts_of(name: str, shape: tuple[int, ...]) -> list[Part]:
-    """The tensors of a matrix [rows, columns], or of experts [E, rows, columns] of floats."""
+    """The tensors of a matrix [rows, columns], or of experts [E, rows, columns]."""
     *experts, rows, columns = shape
     if name in FLOATS:
         return [Part("codes", FLOATS[name], shape, 0)]
     if experts:
-        raise UnsupportedError(f"experts in {name} on a GPU: compile with --quantize none")
+        pitch = packed_bytes(name, rows, columns)
+        return [
+            one._replace(shape=(*experts, *one.shape), stride=pitch // ITEM_BYTES[one.dtype])
+            for one in parts_of(name, (rows, columns))
+        ]
     bits, group, has_minimum = _integers(name)
     grouped = (rows, columns // group)
     wanted = [("codes", "int8", (rows, columns)) if bits == 8 else ("codes", "uint8", (rows, columns // 2))]
@@ -44,6 +51,13 @@ def parts_of(name: str, shape: tuple[int, ...]) -> list[Part]:
     return parts
 
 
+def packed_bytes(name: str, rows: int, columns: int) -> int:
+    """Bytes of a matrix, up to where another expert's may begin."""
+    last = parts_of(name, (rows, columns))[-1]
+    size = last.start + prod(last.shape) * ITEM_BYTES[last.dtype]
+    return size if name in FLOATS else -(-size // ALIGNMENT) * ALIGNMENT
+
+
 class CudaLayout:
     """Floats, and blocks of 8 or 4 bits with float16 scales."""
 
@@ -53,8 +67,7 @@ class CudaLayout:
 
     def packed_bytes(self, name: str, rows: int, columns: int) -> int:
         """Bytes of a matrix."""
-        last = parts_of(name, (rows, columns))[-1]
-        return last.start + prod(last.shape) * ITEM_BYTES[last.dtype]
+        return packed_bytes(name, rows, columns)
 
     def pack(self, tensor: torch.Tensor | QuantizedTensor, name: str) -> NDArray[Any]:
         """The bytes of a matrix."""

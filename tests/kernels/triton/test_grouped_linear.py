@@ -7,8 +7,16 @@ from tests.kernels.triton.test_linear import random_weight
 from pagedc.kernels.reference.linear import grouped_linear as reference
 from pagedc.kernels.triton.grouped_linear import GroupedSpec, launch_grouped_linear, scratch_ints
 from pagedc.kernels.triton.launch import config, run_all
+from pagedc.kernels.triton.weights import WeightTensors
 
 CONFIG = config(4, 1, BLOCK_N=32, BLOCK_T=16, BLOCK_K=128)
+
+
+def spread(weight: WeightTensors) -> WeightTensors:
+    """The same with experts further apart."""
+    parts = [weight.codes, weight.scales, weight.minimums]
+    wide = [part if part is None else torch.nn.functional.pad(part, (0, 0, 0, 3))[:, :-3] for part in parts]
+    return WeightTensors(wide[0], wide[1], wide[2])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["f32", "int8_g32", "int4_g32_min"])
@@ -21,6 +29,7 @@ def test_each_row_goes_through_its_own_expert(
     spec = GroupedSpec(experts=experts, n=n, k=k, top_k=top_k, shared_x=shared_x, weight_format=name)
     rng = np.random.default_rng(0)
     weight, values = random_weight(name, (experts, n, k))
+    weight = spread(weight)
     ids = np.array([rng.permutation(experts)[:top_k] for _ in range(num_tokens)], np.int32)
     ids[num_tokens // 2 :] = ids[0]  # crowded experts
     wide_ids = tensor(np.concatenate([ids, ids], axis=1))

@@ -6,7 +6,7 @@ The device does nothing until it is waited for, so that steps are prepared befor
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from tests.compiler.test_families import logits_of
 from tests.kernels.triton.device import DEVICE
 
 import pagedc
+from pagedc.compiler.quantize import round_to
 from pagedc.runtime.config import EngineOptions, resolve
 from pagedc.runtime.engine import Engine
 from pagedc.runtime.executors import open_executor
@@ -62,10 +63,11 @@ def compiled(name: str, directory: Path) -> tuple[Path, Any]:
     return recompiled(directory / "model", directory / "package"), model
 
 
-def recompiled(model: Path, output: Path) -> Path:
+def recompiled(model: Path, output: Path, quantize: Literal["auto", "int4"] = "auto") -> Path:
     return pagedc.compile(
         model,
         output,
+        quantize=quantize,
         target="cuda:interpreter",
         dtype="float32",
         max_num_seqs=3,
@@ -94,6 +96,24 @@ def run_engine(package: Path, prompts: dict[str, list[int]], params: SamplingPar
 def test_agrees_with_hugging_face(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package, model = compiled(name, tmp_path)
     devices = use_late_device(monkeypatch)
+    check(package, model)
+    assert devices[0].most_marks == 2
+    Package.open(package, verify=True)  # running it has left no trace in it
+
+
+def test_quantised_experts_agree_with_a_module_of_their_values(tmp_path: Path) -> None:
+    model = save_model("mixtral", tmp_path / "model", **(CONFIGS["mixtral"] | {"intermediate_size": 64}))
+    package = recompiled(tmp_path / "model", tmp_path / "package", "int4")
+    for name, parameter in model.named_parameters():
+        held = "int8_g32" if "embed" in name or "lm_head" in name else "int4_g32_min"
+        if parameter.ndim > 1:
+            rows = round_to(parameter.detach().flatten(0, -2), held)
+            parameter.data = rows.view(parameter.shape)
+    check(package, model, 5e-2)  # what such linears read is bfloat16
+
+
+def check(package: Path, model: Any, tolerance: float = TOLERANCE) -> None:
+    """Tokens and logprobs of several requests at once are the module's."""
     token_ids = np.random.default_rng(0).integers(3, VOCAB_SIZE, max(PROMPTS)).tolist()
     prompts = {str(length): token_ids[:length] for length in PROMPTS}
     params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True, logprobs=0, prompt_logprobs=0)
@@ -108,9 +128,7 @@ def test_agrees_with_hugging_face(name: str, tmp_path: Path, monkeypatch: pytest
         reported = [p.logprob for p in (mine[0].prompt_logprobs or [])[1:] if p is not None]
         reported += [p.logprob for event in mine for p in event.logprobs]
         expected = logprobs[np.arange(len(whole) - 1), whole[1:]]
-        np.testing.assert_allclose(reported, expected, atol=TOLERANCE * np.abs(logits).max())
-    assert devices[0].most_marks == 2
-    Package.open(package, verify=True)  # running it has left no trace in it
+        np.testing.assert_allclose(reported, expected, atol=tolerance * np.abs(logits).max())
 
 
 def test_two_compiles_give_the_same_bytes(tmp_path: Path) -> None:
