@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from pagedc.compiler.checkpoint import Checkpoint, QuantizedTensor
 from pagedc.compiler.checkpoint.base import Stored
 from pagedc.compiler.errors import CheckpointError
 from pagedc.compiler.quantize import GROUP, ROUNDED_FORMATS, round_to
-from pagedc.compiler.trace import computed_buffers, quiet
+from pagedc.compiler.trace import computed_buffers, new_module, quiet
 from pagedc.runtime.manifest import Manifest
 
 # A weight as it lies in the checkpoint → as the package rounds it, in float32.
@@ -23,9 +22,7 @@ class Reference:
     def __init__(self, checkpoint: Checkpoint, rounding: Rounding) -> None:
         """Reads every weight. Raises CheckpointError where one is missing."""
         with quiet(), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
-                checkpoint.config, dtype=torch.float32, attn_implementation="eager"
-            )
+            model = new_module(checkpoint.config, attn_implementation="eager")
         held = set(checkpoint.names())
         state = {name: rounding(name, checkpoint.read(name)) for name in model.state_dict() if name in held}
         model.load_state_dict(state, strict=False, assign=True)

@@ -159,6 +159,33 @@ def experts_forward(
     return weighted.sum(1).to(hidden_states.dtype)
 
 
+def looped_experts(
+    self: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+) -> torch.Tensor:
+    """The interface's experts as a class computes them itself: a loop over those that some token chose.
+
+    Experts past the last matrix of `down_proj` give what they are given.
+    """
+    name = type(self).__name__
+    first, second = (getattr(self, name, None) for name in ("gate_up_proj", "down_proj"))
+    if first is None or second is None or first.ndim != 3 or second.ndim != 3:
+        raise UnsupportedError(f"{name}: a loop over experts")
+    count, passes = second.shape[0], hasattr(self, "identity_expert")
+    if first.shape[0] > count and not passes:
+        raise UnsupportedError(f"{name}: {first.shape[0]} and {count} matrices of experts")
+    index = top_k_index.clamp(max=count - 1) if passes else top_k_index
+    hidden = torch.ops.pagedc.grouped_linear(hidden_states, index, first)
+    if hasattr(self, "_apply_gate"):
+        hidden = self._apply_gate(hidden)
+    else:
+        gate, up = hidden.chunk(2, dim=-1)
+        hidden = self.act_fn(gate) * up
+    out = torch.ops.pagedc.grouped_linear(hidden, index, second)
+    if passes:
+        out = torch.where((top_k_index < count).unsqueeze(2), out, hidden_states.unsqueeze(1))
+    return (out * top_k_weights.to(out.dtype).unsqueeze(2)).sum(1).to(hidden_states.dtype)
+
+
 ALL_ATTENTION_FUNCTIONS.register(NAME, attention_forward)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, eager_mask)  # traced like all else, and read: compiler/masks.py
 ALL_EXPERTS_FUNCTIONS.register(NAME, experts_forward)

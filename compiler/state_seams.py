@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 
 from pagedc.compiler.errors import UnsupportedError
+from pagedc.compiler.seams import looped_experts
 
 Tensor = torch.Tensor
 
@@ -215,7 +216,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "chunk_kda": gated_delta_rule,
     "rwkv_linear_attention": weighted_average,
 }
-METHODS: tuple[tuple[str, Callable[..., Any]], ...] = (("_rnn_scan", gated_sum), ("forward", matrix_memory))
+METHODS: tuple[tuple[str, Callable[..., Any]], ...] = (
+    ("_rnn_scan", gated_sum),
+    ("forward", matrix_memory),
+    ("forward", looped_experts),
+)
 
 
 @contextlib.contextmanager
@@ -246,9 +251,11 @@ def _interface(function: Any) -> str:
 
 
 def _takes_the_same(method: Any, seam: Callable[..., Any]) -> bool:
-    """Whether a method has every parameter of its seam."""
+    """Whether a method, not one that calls an interface in its place, has every parameter of its seam."""
+    if not inspect.isfunction(method) or hasattr(method, "__wrapped__"):
+        return False
     named = [name for name in inspect.signature(seam).parameters if name != "_"]
-    return inspect.isfunction(method) and set(named) <= set(inspect.signature(method).parameters)
+    return set(named) <= set(inspect.signature(method).parameters)
 
 
 def _without_state(seam: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,9 +15,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import transformers
 from torch.export import Dim, ExportedProgram
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+)
 from transformers.utils import logging as transformers_logging
 
 import pagedc.compiler.aten.complex
@@ -145,21 +150,37 @@ def canonical_names(model: torch.nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in pairs}
 
 
+def new_module(config: PretrainedConfig, **options: Any) -> torch.nn.Module:
+    """The causal LM of a config in float32, as transformers makes it. Raises what transformers raises.
+
+    The text half of a model for several media has a config that the mapping of causal LMs does not list: then
+    it is the class of that mapping that the checkpoint names.
+    """
+    names = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) & set(config.architectures or ())
+    for name in names if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING else ():
+        found = getattr(transformers, name)
+        if found.config_class is type(config):
+            model: torch.nn.Module = found._from_config(config, dtype=torch.float32, **options)
+            return model
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options)
+    return model
+
+
 def _from_config(config: PretrainedConfig) -> torch.nn.Module:
     try:
         try:
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=NAME)
+            model = new_module(config, attn_implementation=NAME)
         except KeyError as error:
             if error.args != (NAME,):
                 raise
             # A table of attention classes of its own: its plain one is followed op by op (aten/pairs.py).
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+            model = new_module(config, attn_implementation="eager")
     except UnsupportedError:
         raise
     except Exception as error:  # a module's constructor raises whatever its code raises
         reason = f"its module cannot be built: {_one_line(error)}"
         raise UnsupportedError(f"{config.model_type}: {reason}") from error
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
 def _export(model: torch.nn.Module) -> ExportedProgram:

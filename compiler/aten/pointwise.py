@@ -1,10 +1,14 @@
 """Ops on single elements, and the compositions of them that modules call by one name."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from pagedc.compiler.aten.importer import Importer, Value, dtype_of, op
+from pagedc.compiler.interpret import evaluate
+from pagedc.compiler.passes.fold_constants import depends_on_parameters
 
 
 def _unary(name: str, *aten: str) -> None:
@@ -33,9 +37,10 @@ for _name in (
 
 @op("aten.erfinv")
 def erfinv(importer: Importer, x: Value) -> Value:
-    if x.node.op != "scalar":
-        raise importer.unsupported("the inverse error function of what is not a number")
-    return importer.scalar(float(torch.erfinv(torch.tensor(x.node.attrs["value"], dtype=torch.float64))))
+    if x.node.domain != "const" or depends_on_parameters(x.node):
+        raise importer.unsupported("the inverse error function of what is not known when it is compiled")
+    known = np.asarray(evaluate(x.node, {}.__getitem__), np.float64)
+    return importer.constant(torch.erfinv(torch.from_numpy(known)))
 
 
 @op("aten.expm1")
@@ -159,6 +164,15 @@ def where(importer: Importer, condition: Value, x: Any, y: Any) -> Value:
 def masked_fill(importer: Importer, x: Value, mask: Value, value: Any) -> Value:
     filler = importer.cast(importer.value(value), x.node.dtype)
     return importer.pointwise("where", mask, filler, x, dtype=x.node.dtype)
+
+
+@op("aten.index_put", "aten.index_put_")
+def index_put(importer: Importer, x: Value, indices: Sequence[Value | None], value: Value, *_: Any) -> Value:
+    """x[mask] = number."""
+    mask = indices[0] if len(indices) == 1 else None
+    if mask is None or mask.node.dtype != "bool" or mask.shape != x.shape or value.node.size != 1:
+        raise importer.unsupported("an assignment other than of one number where a mask says so")
+    return masked_fill(importer, x, mask, importer.reshape(value, ()))
 
 
 @op("aten.clamp", "aten.clip", "aten.hardtanh", "aten.clamp_")

@@ -11,25 +11,25 @@ def merge_linears(graph: Graph) -> int:
     for node in graph.anchors("linear"):
         groups[node.inputs[0], node.inputs[1].attrs["format"]].append(node)
     merged = 0
+    weights: dict[tuple[Node, ...], Node] = {}  # a layer that runs several times has one
     for (x, _), linears in groups.items():
         if len(linears) > 1 and x.domain != "const":
-            _merge(graph, x, linears)
+            _merge(graph, x, linears, weights)
             merged += len(linears) - 1
     graph.sort()
     return merged
 
 
-def _merge(graph: Graph, x: Node, linears: list[Node]) -> None:
-    weights = [node.inputs[1] for node in linears]
+def _merge(graph: Graph, x: Node, linears: list[Node], known: dict[tuple[Node, ...], Node]) -> None:
+    weights = tuple(node.inputs[1] for node in linears)
     rows = [weight.shape[0] for weight in weights]
     first = linears[0]
-    weight = Node("parameter", (), (sum(rows), weights[0].shape[1]), "float32", "const")
-    weight.attrs = {
-        "name": "|".join(w.attrs["name"] for w in weights),
-        "parts": weights,
-        "format": weights[0].attrs["format"],
-    }
-    weight.name = f"{weights[0].name}_merged"
+    position = graph.nodes.index(first)
+    if weights not in known:
+        known[weights] = _stacked(weights)
+        graph.nodes.insert(position, known[weights])
+        position += 1
+    weight = known[weights]
     whole = Node(
         "linear", (x, weight), (*first.shape[:-1], sum(rows)), "float32", first.domain, {}, _common(linears)
     )
@@ -42,9 +42,18 @@ def _merge(graph: Graph, x: Node, linears: list[Node]) -> None:
         )
         mapping[node] = part
         start += size
-    position = graph.nodes.index(first)
-    graph.nodes[position:position] = [weight, whole, *mapping.values()]
+    graph.nodes[position:position] = [whole, *mapping.values()]
     graph.replace(mapping)
+
+
+def _stacked(weights: tuple[Node, ...]) -> Node:
+    shape = (sum(weight.shape[0] for weight in weights), weights[0].shape[1])
+    attrs = {
+        "name": "|".join(weight.attrs["name"] for weight in weights),
+        "parts": list(weights),
+        "format": weights[0].attrs["format"],
+    }
+    return Node("parameter", (), shape, "float32", "const", attrs, "", f"{weights[0].name}_merged")
 
 
 def _common(linears: list[Node]) -> str:

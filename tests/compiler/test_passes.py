@@ -147,3 +147,18 @@ def test_embeddings_and_heads_are_marked_as_vocabulary() -> None:
 
     assert assign_formats(graph, format_of) == 3
     assert seen == [True, False, True]
+
+
+def test_a_layer_that_runs_twice_has_one_merged_weight() -> None:
+    build = Builder()
+    x = build.embedded(8)
+    gate, up = build.linear(x, 8), build.linear(x, 8)
+    again = build.add("add", (gate, up), (8,))
+    both = [build.add("linear", (again, node.inputs[1]), (8,)) for node in (gate, up)]
+    graph = build.done(build.add("add", (both[0], both[1]), (8,)))
+    assign_formats(graph, lambda node: "f32")
+    before = meaning(graph, build.state, TOKEN_IDS)
+    assert merge_linears(graph) == 2
+    first, second = graph.anchors("linear")
+    assert first.inputs[1] is second.inputs[1]
+    same_meaning(build, graph, before)

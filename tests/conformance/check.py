@@ -52,7 +52,7 @@ class DepartedError(Exception):
 def check(model_type: str, directory: Path) -> Outcome:
     """Compile and compare one type; `directory` takes the checkpoint and the package."""
     try:
-        config, model = small_model(model_type)
+        config, model, failure = small_model(model_type)
     except Exception as error:  # whatever the module's own code raises
         return Outcome("not built", one_line(error))
     vocab_size = config.get_text_config(decoder=True).vocab_size
@@ -65,6 +65,8 @@ def check(model_type: str, directory: Path) -> Outcome:
     except UnsupportedError as error:
         return Outcome("refused", str(error), features=features(directory / "ir"))
     found = features(directory / "ir")
+    if failure is not None:
+        return Outcome("not built", failure, features=found)
     try:
         error = compare(package, model, vocab_size)
     except DepartedError as departed:
@@ -72,18 +74,28 @@ def check(model_type: str, directory: Path) -> Outcome:
     return Outcome("matched", error=error, features=found)
 
 
-def small_model(model_type: str) -> tuple[PretrainedConfig, torch.nn.Module]:
-    """A small config and its module with random weights, shown to run. Raises what transformers raises."""
+def small_model(model_type: str) -> tuple[PretrainedConfig, torch.nn.Module, str | None]:
+    """A small config, its module with random weights, and why it does not run on token ids alone, if so.
+
+    Raises what transformers raises when it cannot be built.
+    """
+    built: tuple[PretrainedConfig, torch.nn.Module, str | None] | None = None
     first: Exception | None = None
     for fill in (False, True):
         try:
             config = small_config(model_type, fill)
             model = random_model(config)
-            with torch.inference_mode(), quiet():
-                logits_of(model, list(range(3, 3 + NUM_TOKENS // 2)))
-            return config, model
         except Exception as error:
             first = first or error
+            continue
+        try:
+            with torch.inference_mode(), quiet():
+                logits_of(model, list(range(3, 3 + NUM_TOKENS // 2)))
+            return config, model, None
+        except Exception as error:
+            built = built or (config, model, one_line(error))
+    if built is not None:
+        return built
     assert first is not None
     raise first
 

@@ -76,7 +76,7 @@ SIZES: tuple[tuple[str, int], ...] = (
     (
         r"hidden_size|d_model|n_embd|dim_model|hidden_dim|emb_dim|word_embed_proj_dim|d_embed|lru_width"
         r"|embedding_size|attention_hidden_size|cross_attention_hidden_size|decoder_hidden_size|model_dim|width"
-        r"|embed_dim|input_hidden_size|adapter_in(put_size|_dim)|output_hidden_size|mm_hidden_size|projection_dim",
+        r"|embed_dim|input_hidden_size|adapter_(in|out)(put_size|_dim)|output_hidden_size|hidden_size_global|mm_hidden_size|projection_dim",
         HIDDEN,
     ),
     (r"type_vocab_size", 2),
@@ -95,7 +95,19 @@ TOKENS = {
 }
 MAX_PERIOD = 8
 # What modules need though their config's default leaves it out; sizes come from SIZES.
-NEEDED: tuple[tuple[str, Any], ...] = ((r"rope_theta", 10000.0), (r".*dropout\w*", 0.0), (r".*budget", 64))
+NEEDED: tuple[tuple[str, Any], ...] = (
+    (r"rope_theta", 10000.0),
+    (r".*dropout\w*", 0.0),
+    (r".*budget", 4 * MAX_LEN),
+    (r"clip_\w+", 8.0),
+    (r"indexer_n_heads", 2),
+    (r"indexer_kv_heads", 1),
+    (r"indexer_head_dim", 24),
+    (r"indexer_compress_ratio", 4),
+)
+
+
+MUST_BE = re.compile(r"(\w+) must be (\d+)")
 
 
 def small_config(model_type: str, fill: bool = False) -> PretrainedConfig:
@@ -103,7 +115,20 @@ def small_config(model_type: str, fill: bool = False) -> PretrainedConfig:
 
     Raises whatever its class raises.
     """
-    return _Shrinker(CONFIG_MAPPING[model_type](), fill).run()
+    return _Shrinker(default_config(model_type), fill).run()
+
+
+def default_config(model_type: str) -> PretrainedConfig:
+    """The default config; where its own class refuses that, with the numbers of its text that it asks for."""
+    asked: dict[str, int] = {}
+    while True:
+        try:
+            return CONFIG_MAPPING[model_type](**{"text_config": asked} if asked else {})
+        except Exception as error:
+            found = MUST_BE.search(str(error))
+            if found is None or found[1] in asked:
+                raise
+            asked[found[1]] = int(found[2])
 
 
 class _Shrinker:
@@ -111,6 +136,8 @@ class _Shrinker:
         self.default = default
         self.fill = fill
         self.values = _values(default)
+        if fill and (default.base_config_key or "").startswith("att"):
+            self.values.setdefault("rope_theta", None)  # a part of a config may be read for it
         self.total = next((v for k, v in self.values.items() if LAYERS.fullmatch(k) and type(v) is int), None)
         self.width = next(
             (v for k, v in self.values.items() if WIDTH.fullmatch(k) and type(v) is int), HIDDEN
@@ -122,7 +149,7 @@ class _Shrinker:
         overrides = {}
         for key, value in self.values.items():
             new = self._shrunk(key, value)
-            if new is not value:
+            if new is not value or (type(value) is int and value == 0):  # a zero may be asked for
                 overrides[key] = new
         if self.values.get("is_decoder") is False:
             overrides["is_decoder"] = True
@@ -162,7 +189,7 @@ class _Shrinker:
             return self._list(key, value)
         if type(value) is int:
             return self._size(key, value)
-        return self._filled(key) if value is None and self.fill else value
+        return self._filled(key) if value in (None, {}) and self.fill else value
 
     def _list(self, key: str, value: Any) -> Any:
         if len(value) == self.total:
@@ -193,7 +220,7 @@ class _Shrinker:
         return value
 
     def _by_rule(self, key: str, value: int, size: int) -> int:
-        if size == HIDDEN and value > self.width and value % self.width == 0:
+        if size == HIDDEN and "out" not in key and value > self.width and value % self.width == 0:
             return HIDDEN * value // self.width
         if size == KV_HEADS:
             heads = {v for k, v in self.values.items() if re.fullmatch(r"n_heads?|num_(attention_)?heads", k)}
@@ -204,6 +231,10 @@ class _Shrinker:
         if key == "layer_types":
             other = "conv" if any(name.startswith("conv") for name in self.values) else "sliding_attention"
             return [("full_attention", other)[i % 2] for i in range(len(self.layers))]
+        if key == "rope_parameters":
+            kinds = self.values.get("layer_types")
+            plain = {"rope_type": "default", "rope_theta": 10000.0}
+            return {kind: dict(plain) for kind in dict.fromkeys(kinds)} if kinds else None
         if key.startswith("default_"):  # one of a list of choices
             return next(iter(self.values.get(f"{key.removeprefix('default_')}s") or ()), None)
         for pattern, value in (*SIZES, *NEEDED):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from tests.conformance.check import Outcome, check, one_line
-from transformers import CONFIG_MAPPING
+from tests.conformance.shrink import default_config
 
 import pagedc.compiler.compile  # noqa: F401  imported once, before the fork
 
@@ -39,7 +39,7 @@ def _quick_compiler(directory: Path) -> Path:
 
 def kind_of(model_type: str) -> str:
     """What its default config says that it is."""
-    config = CONFIG_MAPPING[model_type]()
+    config = default_config(model_type)
     if config.is_encoder_decoder:
         return "half of a sequence-to-sequence model"
     if getattr(config, "is_decoder", None) is False:
