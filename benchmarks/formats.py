@@ -2,9 +2,9 @@
 
 python -m benchmarks.formats BF16.gguf --llama-quantize PATH
 
-Each file is made of the one given by llama.cpp's `llama-quantize`, compiled, and measured by `pagedc verify`: the
-reference is Hugging Face's module in float32 on the weights that the package holds. Rows that a K type's blocks of
-256 do not divide are of another type in such a file: `tensors` counts them.
+Each file is made of the one given by llama.cpp's `llama-quantize`, compiled, and measured by `pagedc verify`:
+the reference is Hugging Face's module in float32 on the weights that the package holds. Rows that a K type's
+blocks of 256 do not divide are of another type in such a file: `tensors` counts them.
 """
 
 import argparse
@@ -35,10 +35,11 @@ def main() -> None:
             figures[name] = found = _measure(name, options.model, options.llama_quantize, Path(directory))
         print(
             f"{name:<7} perplexity {found['perplexity']:.4f} against {found['reference_perplexity']:.4f}: "
-            f"off by {found['perplexity_change']:.3%}; top-1 {found['top1_agreement']:.2%}, KL {found['mean_kl']:.6f}",
+            f"off by {found['perplexity_change']:.3%}; "
+            f"top-1 {found['top1_agreement']:.2%}, KL {found['mean_kl']:.6f}",
             flush=True,
         )
-    record.write("formats", {"model": options.model.name, "formats": figures})
+        record.write("formats", {"model": options.model.name, "formats": figures})
     sys.exit(5 if any(found["shortfalls"] for found in figures.values()) else 0)
 
 

@@ -22,7 +22,7 @@ class Reference:
     def __init__(self, checkpoint: Checkpoint, rounding: Rounding) -> None:
         """Reads every weight. Raises CheckpointError where one is missing."""
         with quiet(), torch.device("meta"):
-            model = new_module(checkpoint.config, attn_implementation="eager")
+            model: Any = new_module(checkpoint.config, attn_implementation="eager")
         held = set(checkpoint.names())
         state = {name: rounding(name, checkpoint.read(name)) for name in model.state_dict() if name in held}
         model.load_state_dict(state, strict=False, assign=True)

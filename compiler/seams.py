@@ -183,7 +183,8 @@ def looped_experts(
     out = torch.ops.pagedc.grouped_linear(hidden, index, second)
     if passes:
         out = torch.where((top_k_index < count).unsqueeze(2), out, hidden_states.unsqueeze(1))
-    return (out * top_k_weights.to(out.dtype).unsqueeze(2)).sum(1).to(hidden_states.dtype)
+    weighted: torch.Tensor = out * top_k_weights.to(out.dtype).unsqueeze(2)
+    return weighted.sum(1).to(hidden_states.dtype)
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attention_forward)

@@ -29,9 +29,10 @@ import pagedc.compiler.aten.complex
 import pagedc.compiler.aten.index
 import pagedc.compiler.aten.linear
 import pagedc.compiler.aten.pairs
+import pagedc.compiler.aten.parts
 import pagedc.compiler.aten.pointwise
 import pagedc.compiler.aten.reduce
-import pagedc.compiler.aten.state  # noqa: F401  the seven fill the importer's table
+import pagedc.compiler.aten.state  # noqa: F401  the eight fill the importer's table
 from pagedc.compiler.aten.importer import Importer, NoRuleError
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Graph

@@ -42,6 +42,8 @@ def complex_value(importer: Importer, name: str, *arguments: Any, **keywords: An
     """Any other op of which an argument is complex."""
     if name in ("aten.mul", "aten.mul_"):
         return _product(importer, *arguments[:2])
+    if name in ("aten.to", "aten._to_copy", "aten.type_as") and importer.meta.dtype.is_complex:
+        return arguments[0]
     if name not in INDEX_MAPS:
         raise importer.unsupported("complex numbers")
     x, *rest = arguments

@@ -22,6 +22,7 @@ from pagedc.compiler.masks import MaskReader, is_symbolic
 
 TOKENS = -1  # stands for T in a full shape; -m for an axis of m T, which is the axis of m of a token's value
 COMPLEX = "complex"  # the table's entry for every op that reads complex values and is not theirs
+PARTS = "parts"  # … that reads tokens repeated for each of several parts: compiler/aten/parts.py
 PAIRS = "pairs"  # the table's entry for every op on values with two token axes
 
 OpFunction = TypeVar("OpFunction", bound=Callable[..., Any])
@@ -50,6 +51,18 @@ class Value(NamedTuple):
         return next((axis for axis, size in enumerate(self.shape) if size < 0), None)
 
 
+class Parts(NamedTuple):
+    """A traced tensor [E, T, ..] or [E T, ..], as compiler/aten/parts.py follows it.
+
+    `value` is [E, T, ..], or [k, T, ..] of the parts that `chosen`, k numbers, names; the rest are 0.
+    """
+
+    value: Value
+    num_parts: int
+    flat: bool  # whether the traced shape is [E T, ..]
+    chosen: Node | None = None
+
+
 class NoRuleError(Exception):
     """No function in the table knows an op: the caller may decompose further, or refuse."""
 
@@ -74,6 +87,7 @@ class Importer:
         self.current: FxNode | None = None
         self.num_attention_layers = 0
         self.num_states = 0
+        self.scattered: dict[Node, tuple[Value, Value, Value]] = {}  # base, index and source of a scatter
         self.masks = MaskReader(program, buffers)
         self._leaves: dict[str, Value] = {}
 
@@ -325,6 +339,8 @@ class Importer:
             if _is_pair(node) or any(_is_pair(source) and source in self.values for source in node.args):
                 return TABLE[PAIRS](self, node, arguments)
             name = op_name(node)
+            if any(isinstance(argument, Parts) for argument in arguments):
+                return TABLE[PARTS](self, name, *arguments, **keywords)
             if name != "aten.view_as_real" and any(_is_complex(argument) for argument in node.args):
                 return TABLE[COMPLEX](self, name, *arguments, **keywords)
             return TABLE[name](self, *arguments, **keywords)

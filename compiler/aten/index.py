@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pagedc.compiler.aten.importer import TOKENS, Importer, Value, dtype_of, op, without_tokens
+from pagedc.compiler.aten.importer import TOKENS, Importer, Parts, Value, dtype_of, op, without_tokens
 from pagedc.compiler.graph import Node
 
 END = 2**62
@@ -22,8 +22,11 @@ END = 2**62
     "aten.unflatten",
     "aten.view_as",
 )
-def reshape(importer: Importer, x: Value, *_: Any) -> Value:
-    return importer.reshape(x, importer.out_shape())
+def reshape(importer: Importer, x: Value, *_: Any) -> Value | Parts:
+    shape = importer.out_shape()
+    if x.token_axis == 1 and shape[0] == TOKENS * x.shape[0] and x.shape[0] > 1:
+        return Parts(importer.reshape(x, (*x.shape[:2], *shape[1:])), x.shape[0], flat=True)
+    return importer.reshape(x, shape)
 
 
 @op("aten.permute")
@@ -241,8 +244,12 @@ def expand_to(importer: Importer, x: Value, shape: tuple[int, ...]) -> Value:
 
 
 @op("aten.repeat", "aten.tile")
-def repeat(importer: Importer, x: Value, repeats: Sequence[int]) -> Value:
+def repeat(importer: Importer, x: Value, repeats: Sequence[int]) -> Value | Parts:
     shape = importer.out_shape()
+    if x.token_axis == 0 and shape == (TOKENS * repeats[0], *x.shape[1:]) and repeats[0] > 1:
+        one = importer.reshape_node(x.node, (1, *x.node.shape))
+        node = importer.add("expand", (one,), (repeats[0], *x.node.shape))
+        return Parts(Value(node, (repeats[0], *x.shape)), repeats[0], flat=True)
     padded = (1,) * (len(shape) - len(x.shape)) + x.shape
     split: list[int] = []
     split_target: list[int] = []
@@ -318,7 +325,7 @@ def _id(node: Node) -> Node:
     return node
 
 
-@op("aten.scatter")
+@op("aten.scatter", "aten.scatter_")
 def scatter(importer: Importer, x: Value, dim: int, index: Value, source: Any, **_: Any) -> Value:
     """out[.., i, ..] = source where any index equals i: each position compared with all indexes."""
     axis = importer.axis(index, dim)
@@ -333,7 +340,9 @@ def scatter(importer: Importer, x: Value, dim: int, index: Value, source: Any, *
     if isinstance(source, Value) and source.node.op != "scalar":
         part = importer.pointwise("mul", hit, importer.reshape(source, (*source.shape[:-1], 1, count)))
         values = _sum_last(importer, part)
-        return importer.pointwise("where", _any(importer, hit), values, x, dtype=x.node.dtype)
+        result = importer.pointwise("where", _any(importer, hit), values, x, dtype=x.node.dtype)
+        importer.scattered[result.node] = (x, index, source)
+        return result
     return importer.pointwise(
         "where", _any(importer, hit), importer.cast(target, x.node.dtype), x, dtype=x.node.dtype
     )

@@ -39,7 +39,7 @@ for _name in (
 def erfinv(importer: Importer, x: Value) -> Value:
     if x.node.domain != "const" or depends_on_parameters(x.node):
         raise importer.unsupported("the inverse error function of what is not known when it is compiled")
-    known = np.asarray(evaluate(x.node, {}.__getitem__), np.float64)
+    known = np.asarray(evaluate(x.node, dict[str, Any]().__getitem__), np.float64)
     return importer.constant(torch.erfinv(torch.from_numpy(known)))
 
 

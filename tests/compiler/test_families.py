@@ -10,11 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.compiler.families import CONFIGS, VOCAB_SIZE, save_model
+from tests.compiler.families import CONFIGS, FEATURES, VOCAB_SIZE, save_model
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 import pagedc
@@ -28,10 +29,10 @@ from pagedc.runtime.sampling_params import SamplingParams
 
 TOLERANCE = 1e-4  # of the largest logit
 NUM_TOKENS = 120
-PROMPTS = (1, 23, 40, 64)  # tokens of each
+PROMPTS = (1, 23, 40, 64)  # tokens of each; the last is given again, when its blocks are known
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, *FEATURES])
 def test_agrees_with_hugging_face(name: str, tmp_path: Path) -> None:
     model = save_model(name, tmp_path / "model")
     package = pagedc.compile(tmp_path / "model", tmp_path / "package", dtype="float32", threads=1)
@@ -48,7 +49,7 @@ def check_mixed_batches(package: Path, model: torch.nn.Module, token_ids: list[i
     events = run_engine(package, prompts, params)
     for request_id, prompt in prompts.items():
         mine = [event for event in events if event.request_id == request_id]
-        generated = [token_id for event in mine for token_id in event.token_ids]
+        generated = generated_by(events, request_id)
         assert len(generated) == params.max_tokens
         whole = prompt + generated
         logits = logits_of(model, whole)
@@ -61,6 +62,11 @@ def check_mixed_batches(package: Path, model: torch.nn.Module, token_ids: list[i
         reported += [p.logprob for event in mine for p in event.logprobs]
         expected = logprobs[np.arange(len(whole) - 1), whole[1:]]
         np.testing.assert_allclose(reported, expected, atol=2 * TOLERANCE * np.abs(logits).max())
+    assert generated_by(events, "again") == generated_by(events, str(PROMPTS[-1]))
+
+
+def generated_by(events: list[TokenEvent], request_id: str) -> list[int]:
+    return [i for event in events if event.request_id == request_id for i in event.token_ids]
 
 
 def run_engine(package: Path, prompts: dict[str, list[int]], params: SamplingParams) -> list[TokenEvent]:
@@ -73,6 +79,10 @@ def run_engine(package: Path, prompts: dict[str, list[int]], params: SamplingPar
         for request_id, prompt in prompts.items():
             engine.add_request(AddRequest(request_id, prompt, params))
         events = []
+        while engine.has_work:
+            events += engine.step()
+        again = msgspec.structs.replace(params, prompt_logprobs=None)
+        engine.add_request(AddRequest("again", prompts[str(PROMPTS[-1])], again))
         while engine.has_work:
             events += engine.step()
         return events

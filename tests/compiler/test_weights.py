@@ -6,9 +6,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from tests.compiler.small_graphs import Builder
 
 from pagedc.compiler.checkpoint.base import Checkpoint, QuantizedTensor
 from pagedc.compiler.graph import Node
+from pagedc.compiler.passes.assign_formats import assign_formats
 from pagedc.compiler.program import Weight
 from pagedc.compiler.quantize import quantize
 from pagedc.compiler.targets.cpu.weight_layout import CpuLayout
@@ -135,3 +137,19 @@ def test_striped_weights_are_the_same_rows(name: str) -> None:
     plain = unpacked(packer({"w": tensor}).pack(Weight("w", weight.node, name)), name, (64, 64))
     striped = unpacked(packer({"w": tensor}).pack(weight), name, (64, 64))
     np.testing.assert_array_equal(striped, plain[striped_rows(64, 2).numpy()])
+
+
+@pytest.mark.parametrize("quantization", ["int4", "int8"])
+def test_what_chooses_experts_is_not_rounded(quantization: str) -> None:
+    build = Builder()
+    x = build.embedded(64)
+    router, up = build.linear(x, 8), build.linear(x, 64)
+    scores = build.add("sigmoid", (router,), (8,))
+    chosen = build.add("topk_index", (scores,), (1,), "int32", k=1)
+    score = build.add("gather", (scores, chosen), (1,), axis=0)
+    weighted = build.add("mul", (up, build.add("expand", (score,), (64,))), (64,))
+    graph = build.done(build.linear(weighted, 5))
+    assign_formats(graph, packer({}, quantization).format_of)
+    formats = {node: node.inputs[1].attrs["format"] for node in graph.anchors("linear")}
+    assert formats[router] == "bf16"
+    assert formats[up].startswith(quantization)

@@ -163,6 +163,7 @@ class _Shrinker:
         if self.total is None:
             return list(range(MIN_LAYERS))
         lists = [v for v in self.values.values() if isinstance(v, list | tuple) and len(v) == self.total]
+        lists = [v for v in lists if list(v) != list(range(self.total))]  # the numbers of all layers
         kinds = [str(tuple(v[i] for v in lists)) for i in range(self.total)]
         chosen: set[int] = set()
         for kind in dict.fromkeys(kinds):
@@ -192,6 +193,8 @@ class _Shrinker:
         return self._filled(key) if value in (None, {}) and self.fill else value
 
     def _list(self, key: str, value: Any) -> Any:
+        if len(value) == self.total and list(value) == list(range(self.total)):
+            return list(range(len(self.layers)))
         if len(value) == self.total:
             kept = [value[i] for i in self.layers]
             return [self._size(key, v) if type(v) is int else v for v in kept]
@@ -201,7 +204,7 @@ class _Shrinker:
 
     def _size(self, key: str, value: int) -> int:
         if key.endswith("kv_shared_layers"):
-            return len(self.layers) // 2 if value else 0
+            return len(self.layers) // (1 if value == self.total else 2) if value else 0
         if (
             "expand" in self.values or "mamba_expand" in self.values
         ):  # heads of a state: their widths are tied

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tests.conformance.check import Outcome, check, one_line
 from tests.conformance.shrink import default_config
+from tests.quick_compiler import quick_compiler
 
 import pagedc.compiler.compile  # noqa: F401  imported once, before the fork
 
@@ -16,7 +17,7 @@ def work(model_type: str, directory: Path) -> None:
     """Check one type and leave result.json."""
     os.setsid()  # its compiler ends with it
     torch.set_num_threads(1)
-    os.environ["CXX"] = str(_quick_compiler(directory))
+    os.environ["CXX"] = quick_compiler(directory)
     log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -27,14 +28,6 @@ def work(model_type: str, directory: Path) -> None:
         outcome = Outcome("failed", f"{one_line(error)} ({Path(frame.filename).name}:{frame.lineno})")
     result = {**outcome._asdict(), "kind": kind_of(model_type)}
     (directory / "result.json").write_text(json.dumps(result))
-
-
-def _quick_compiler(directory: Path) -> Path:
-    """The C++ compiler without its slow passes: models this small need no speed."""
-    script = directory / "cxx"
-    script.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX") or "g++"} "$@" -O1\n')
-    script.chmod(0o755)
-    return script
 
 
 def kind_of(model_type: str) -> str:
