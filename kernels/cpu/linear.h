@@ -184,8 +184,11 @@ __attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const ui
         x[t - begin] = static_cast<const X*>(scratch.x[t]) + k;
         if constexpr (W::HAS_MINIMUM) sums[t - begin] = scratch.group_sums[t] + k / W::GROUP;
       }
-      tile_of<Format, TOKENS, PANELS>(end - begin, panels, x, length, sums, k > 0, Ahead{ahead, 0},
-                                      totals + begin * PANELS * TOTALS<Format> * PANEL_ROWS);
+      float* const out = totals + begin * PANELS * TOTALS<Format> * PANEL_ROWS;
+      if (PANELS > 1 && num_tiles > FEW_TILES)
+        tile_of<Format, TOKENS, PANELS>(end - begin, panels, x, length, sums, k > 0, NotAhead{}, out);
+      else
+        tile_of<Format, TOKENS, PANELS>(end - begin, panels, x, length, sums, k > 0, Ahead{ahead, 0}, out);
     }
   }
 }
@@ -247,10 +250,16 @@ PAGEDC_INLINE void rows_by_near_panels(LinearScratch& scratch, int count, const 
         PanelPointers<GROUP> panels(packed, W::panel_bytes(K), group, end);
         panels.look_ahead(near * W::panel_bytes(K), W::panel_bytes(K), i, shift);
         const PanelPointers<GROUP> unpacked(scratch.run, BYTES, group - first, past - first);
-        for (int p = 0; p < GROUP; p += PANELS)
-          tile_of<Format, TOKENS, PANELS>(rows, (IN_PLACE ? panels : unpacked).of + p, x, PADDED,
-                                          scratch.group_sums + begin, false, Ahead{panels.ahead + p, shift + larger},
-                                          scratch.totals + p / PANELS * TILE);
+        for (int p = 0; p < GROUP; p += PANELS) {
+          const uint8_t* const* of = (IN_PLACE ? panels : unpacked).of + p;
+          const float* const* sums = scratch.group_sums + begin;
+          float* const totals = scratch.totals + p / PANELS * TILE;
+          if (PANELS > 1 && num_tiles > FEW_TILES)
+            tile_of<Format, TOKENS, PANELS>(rows, of, x, PADDED, sums, false, NotAhead{}, totals);
+          else
+            tile_of<Format, TOKENS, PANELS>(rows, of, x, PADDED, sums, false, Ahead{panels.ahead + p, shift + larger},
+                                            totals);
+        }
         finish<W, N, K, PANELS, STRIPES, GROUP>(
             panels.of, group, rows, scratch.totals,
             [&](int64_t row, int n, const float* acc, int valid)

@@ -34,6 +34,11 @@ PAGEDC_INLINE void prefetch(const Ahead& ahead, int panel, int64_t offset) {
   if (TOKENS > 2) __builtin_prefetch(ahead.of[panel] + (offset >> ahead.shift), 0, 2);
 }
 
+// Instead, where many tiles share what one of them waits for: a tile of three panels has no registers left to ask with.
+struct NotAhead {};
+template <int TOKENS>
+PAGEDC_INLINE void prefetch(NotAhead, int, int64_t) {}
+
 // Adds the products of one load at `offset` of each panel with x at `k`: weight j goes to chain (FIRST + j) % CHAINS.
 template <class Format, int FIRST, int CHAINS, int TOKENS, int PANELS>
 PAGEDC_INLINE void step(Vec16 (&sums)[CHAINS][TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t offset,
@@ -56,10 +61,10 @@ PAGEDC_INLINE void step(Vec16 (&sums)[CHAINS][TOKENS][PANELS], const uint8_t* co
 }
 
 // totals += scale · (the group's products) + minimum · (the group's x)
-template <class Format, int TOKENS, int PANELS>
+template <class Format, int TOKENS, int PANELS, class Look>
 PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t group,
                              const typename Format::X* const (&x)[TOKENS], const float* const* group_sums,
-                             const Ahead& ahead) {
+                             const Look& ahead) {
   constexpr int LOADS = Format::WEIGHTS % 2 ? 2 : 1;  // until both chains have had as many weights
   const int64_t start = group * Format::GROUP_BYTES, k = group * Format::GROUP;
 #pragma GCC unroll 8
@@ -97,9 +102,9 @@ PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* con
 template <class Format>
 constexpr int TOTALS = Format::GROUP ? 1 : Format::CHAINS;
 
-template <class Format, int TOKENS, int PANELS>
+template <class Format, int TOKENS, int PANELS, class Look>
 __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typename Format::X* const* x_in, int64_t K,
-                                    const float* const* group_sums, bool resume, Ahead ahead, float* out) {
+                                    const float* const* group_sums, bool resume, Look ahead, float* out) {
   const uint8_t* panels[PANELS];
   const typename Format::X* x[TOKENS];
   for (int p = 0; p < PANELS; ++p) panels[p] = panels_in[p];
@@ -138,9 +143,9 @@ __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typen
 }
 
 // tile<…> for a number of tokens known only at run time.
-template <class Format, int MAX_TOKENS, int PANELS>
+template <class Format, int MAX_TOKENS, int PANELS, class Look>
 PAGEDC_INLINE void tile_of(int tokens, const uint8_t* const* panels, const typename Format::X* const* x, int64_t K,
-                           const float* const* group_sums, bool resume, Ahead ahead, float* totals) {
+                           const float* const* group_sums, bool resume, Look ahead, float* totals) {
   if constexpr (MAX_TOKENS > 1) {
     if (tokens < MAX_TOKENS)
       return tile_of<Format, MAX_TOKENS - 1, PANELS>(tokens, panels, x, K, group_sums, resume, ahead, totals);
