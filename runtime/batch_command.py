@@ -7,12 +7,14 @@ the errors and the answer that a request gets.
 import argparse
 import asyncio
 import contextlib
+import logging
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
@@ -29,7 +31,7 @@ from pagedc.runtime.batch_files import (
     read_lines,
     take_up,
 )
-from pagedc.runtime.errors import UsageError
+from pagedc.runtime.errors import OutputError, UsageError
 
 TIMEOUT = 24 * 3600.0  # seconds of one request
 RETRIES = 5  # of a request that found no room
@@ -48,23 +50,33 @@ def run_batch(options: argparse.Namespace) -> int:
     """Answer every line; returns 0, or 1 if one of them failed."""
     if options.output.resolve() == options.input.resolve():
         raise UsageError(f"{options.output} is the input: name another file")
+    if options.output.exists() and not options.output.is_file():
+        raise UsageError(f"{options.output} is no file")
     num_lines = count_lines(options.input)
     done = take_up(options.output)
     return asyncio.run(_run(options, num_lines, done))
 
 
 async def _run(options: argparse.Namespace, num_lines: int, done: set[str]) -> int:
+    logging.getLogger("tornado").addHandler(logging.NullHandler())  # of lost connections the lines tell
     AsyncHTTPClient.configure(None, max_clients=1024, defaults={"request_timeout": TIMEOUT})
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     async with _endpoint(options) as endpoint:
         with (
-            options.output.open("ab") as output,
+            _opened(options.output) as output,
             Progress(*columns, console=console, disable=not console.is_terminal) as progress,
         ):
             task = progress.add_task("requests", total=num_lines)
             batch = _Batch(endpoint, output, lambda: progress.advance(task))
-            await batch.answer_all(options.input, done)
+            try:
+                await batch.answer_all(options.input, done)
+            except* OSError as group:
+                why = next(error for error in group.exceptions if isinstance(error, OSError)).strerror
+                raise OutputError(
+                    f"{options.output}: {why}; {batch.num_answered} answers are in it, and the same command "
+                    "goes on behind them"
+                ) from None
     print(
         f"{batch.num_answered} answered, {batch.num_failed} failed, {batch.num_skipped} were there already: "
         f"{options.output}",
@@ -73,10 +85,17 @@ async def _run(options: argparse.Namespace, num_lines: int, done: set[str]) -> i
     return 1 if batch.num_failed else 0
 
 
+def _opened(path: Path) -> FileIO:
+    try:
+        return FileIO(path, "ab")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 class _Batch:
     """Lines on their way; what comes back is written at once, in the order of its coming."""
 
-    def __init__(self, endpoint: Endpoint, output: BinaryIO, advance: Callable[[], None]) -> None:
+    def __init__(self, endpoint: Endpoint, output: FileIO, advance: Callable[[], None]) -> None:
         self.num_answered = self.num_failed = self.num_skipped = 0
         self._endpoint = endpoint
         self._output = output
@@ -127,8 +146,8 @@ class _Batch:
         return answer.code, answer.headers.get("X-Request-Id", ""), answer.body
 
     def _write(self, line: bytes, is_good: bool) -> None:
-        self._output.write(line)
-        self._output.flush()
+        while line:  # unbuffered: a full disk may take a part of it
+            line = line[self._output.write(line) :]
         self.num_answered += is_good
         self.num_failed += not is_good
         self._advance()
@@ -180,6 +199,6 @@ async def _own_server(options: argparse.Namespace) -> AsyncIterator[Endpoint]:
         yield Endpoint(f"http://127.0.0.1:{port}", key, num_requests)
     finally:
         server.stop()
+        await server.close_all_connections()  # first: requests that nobody waits for need no error
         await hosted.close()
         state.grammars.close()
-        await server.close_all_connections()

@@ -3,6 +3,7 @@
 PagedcError                exit_code 1
 ├── UsageError             exit_code 2   a wrong option or argument
 ├── PackageError           exit_code 4   cannot be opened: corrupt, tampered, of another schema or machine
+├── OutputError            exit_code 1   a file that cannot be written: the disk is full
 ├── EngineError            exit_code 1   the engine's process failed
 │   ├── EngineDeadError                  it died; it is being restarted
 │   └── ExecutorError                    a step failed
@@ -37,6 +38,10 @@ class PackageError(PagedcError):
     """A package that cannot be opened."""
 
     exit_code = 4
+
+
+class OutputError(PagedcError):
+    """A file that cannot be written."""
 
 
 class EngineError(PagedcError):

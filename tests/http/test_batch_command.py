@@ -1,6 +1,8 @@
 """`pagedc batch` at a server: every line gets its answer or its error, and an interrupted run goes on."""
 
 import json
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +18,18 @@ def line(custom_id: str, url: str = "/v1/completions", **body: Any) -> dict[str,
     return {"custom_id": custom_id, "method": "POST", "url": url, "body": body}
 
 
-def run_batch(target: str, source: Path, output: Path) -> "subprocess.CompletedProcess[str]":
+def run_batch(
+    target: str, source: Path, output: Path, *, file_size: int = resource.RLIM_INFINITY
+) -> "subprocess.CompletedProcess[str]":
+    """`file_size`: bytes that a file may have, as on a disk that is full then."""
     command = [sys.executable, "-P", "-m", "pagedc.runtime.cli", "batch", target, source, "-o", output]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY)),
+    )
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -96,3 +107,22 @@ def test_wrong_files(server: ServerProcess, tmp_path: Path) -> None:
     foreign = run_batch(server.url, source, output)
     assert foreign.returncode == 2
     assert output.read_text() == "a file of mine\n"
+
+
+def test_a_full_disk_is_one_line(server: ServerProcess, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n".join(json.dumps(line(f"{i}")) for i in range(40)))
+    done = run_batch(server.url, source, output, file_size=4096)
+    assert done.returncode == 1
+    assert re.fullmatch(r"pagedc batch: error: \S+: File too large; \d+ answers are in it, .*\n", done.stderr)
+    assert run_batch(server.url, source, output).returncode == 0
+    assert sorted(int(each["custom_id"]) for each in read(output)) == list(range(40))
+
+
+@pytest.mark.parametrize("name", ["nowhere/out.jsonl", "folder"])
+def test_an_output_that_cannot_be_opened(server: ServerProcess, tmp_path: Path, name: str) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps(line("a")))
+    (tmp_path / "folder").mkdir()
+    done = run_batch(server.url, tmp_path / "in.jsonl", tmp_path / name)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
