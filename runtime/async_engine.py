@@ -14,7 +14,7 @@ from pagedc.runtime.config import EngineOptions
 from pagedc.runtime.engine_client import EngineClient
 from pagedc.runtime.engine_spawn import ENGINE_COMMAND, SpawnedEngine, spawn_engine
 from pagedc.runtime.errors import EngineDeadError, EngineError, OverloadedError, PagedcError, RequestError
-from pagedc.runtime.event_stream import EventStream
+from pagedc.runtime.event_stream import EventStream, Taker
 from pagedc.runtime.messages import (
     Abort,
     AddRequest,
@@ -114,8 +114,10 @@ class AsyncEngine:
         priority: int = 0,  # smaller = sooner
         cache_salt: str = "",
         pooling: Pooling = "",
+        take: Taker | None = None,
     ) -> AsyncIterator[TokenEvent]:
-        """Yield what each of the `params.n` sequences brings until all have a finish_reason.
+        """Yield what each of the `params.n` sequences brings until all have a finish_reason, but for what
+        `take` takes.
 
         It is an async generator: closing it (`aclose()`, or cancelling its task) aborts the request. Waits
         while the engine restarts. Raises RequestError (the engine refused it: prompt too long, token id out
@@ -135,7 +137,7 @@ class AsyncEngine:
             raise RequestError(f"request_id {request_id} is in use")
         message = AddRequest(request_id, list(prompt_token_ids), params, priority, cache_salt, pooling)
         self._send(message)  # nothing is awaited between here and the stream's registration
-        stream = self._streams[request_id] = EventStream(params.n)
+        stream = self._streams[request_id] = EventStream(params.n, take)
         self._begin_watch()
         self._idle.clear()
         try:

@@ -1,17 +1,26 @@
 """The events of one request on their way from the engine to whoever waits for them."""
 
 import asyncio
+from collections.abc import Callable
 
 from pagedc.runtime.errors import PagedcError
 from pagedc.runtime.messages import TokenEvent
 
+# Is given an event as it arrives; False leaves it to whoever waits for `next`.
+Taker = Callable[[TokenEvent], bool]
+
 
 class EventStream:
-    """Events of one request on their way to its generator."""
+    """Events of one request on their way to its generator.
 
-    def __init__(self, num_sequences: int) -> None:
+    A taker gets those that end no sequence at once, while none before them waits: waking a task for each
+    costs more than what is done with most.
+    """
+
+    def __init__(self, num_sequences: int, take: Taker | None = None) -> None:
+        self._take = take
         self._open = set(range(num_sequences))
-        self._queue: asyncio.Queue[TokenEvent | PagedcError | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[TokenEvent | Exception | None] = asyncio.Queue()
 
     @property
     def is_finished(self) -> bool:
@@ -25,19 +34,27 @@ class EventStream:
 
     async def next(self) -> TokenEvent | None:
         """The next event, None when there is only to look whether it is finished; raises what `fail` was
-        given.
+        given, and what the taker raised.
         """
         item = await self._queue.get()
-        if isinstance(item, PagedcError):
+        if isinstance(item, Exception):
             raise item
         return item
 
     def put(self, event: TokenEvent) -> None:
         """Add an event, unless its sequence has ended or was dropped."""
-        if event.index in self._open:
-            if event.finish_reason is not None:
-                self._open.discard(event.index)
-            self._queue.put_nowait(event)
+        if event.index not in self._open:
+            return
+        if event.finish_reason is not None:
+            self._open.discard(event.index)
+        elif self._take is not None and self._queue.empty():
+            try:
+                if self._take(event):
+                    return
+            except Exception as error:  # the request's, not the engine's
+                self._queue.put_nowait(error)
+                return
+        self._queue.put_nowait(event)
 
     def fail(self, error: PagedcError) -> None:
         """End every sequence; `next` raises the error once it has returned what came before."""

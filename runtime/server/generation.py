@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import NamedTuple, cast
 
 from pagedc.runtime.detokenizer import Detokenizer
+from pagedc.runtime.event_stream import Taker
 from pagedc.runtime.messages import Logprob, TokenEvent
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.server.hosted_model import HostedModel
@@ -125,8 +126,11 @@ class Generation:
             sum(self._num_cached.values()),
         )
 
-    def events(self) -> AsyncGenerator[TokenEvent, None]:
-        """Everything the engine says of this request; closing it aborts what still runs."""
+    def events(self, take: Taker) -> AsyncGenerator[TokenEvent, None]:
+        """Everything the engine says of this request but what `take` takes as it arrives; closing it aborts
+        what still runs.
+        """
+        is_single = len(self.prompts) == 1  # else events wait for each other in more than one place
         self._submitted = perf_counter()
         sources = [
             cast(
@@ -137,11 +141,12 @@ class Generation:
                     self.params,
                     priority=self._priority,
                     cache_salt=self._cache_salt,
+                    take=take if is_single else None,
                 ),
             )
             for request_id, prompt in zip(self._prompt_index, self.prompts, strict=True)
         ]
-        return sources[0] if len(sources) == 1 else _merge(sources)
+        return sources[0] if is_single else _merge(sources)
 
     def apply(self, event: TokenEvent) -> Delta | None:
         """What an event adds to its choice; None if that has ended already."""

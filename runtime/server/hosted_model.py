@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Literal, Protocol
 
 from pagedc.runtime.errors import NotFoundError, OverloadedError
+from pagedc.runtime.event_stream import Taker
 from pagedc.runtime.messages import EngineStats, Ready, TokenEvent
 from pagedc.runtime.metrics import Metrics
 from pagedc.runtime.pooling import Pooling
@@ -42,6 +43,7 @@ class Engine(Protocol):
         priority: int = 0,
         cache_salt: str = "",
         pooling: Pooling = "",
+        take: Taker | None = None,
     ) -> AsyncIterator[TokenEvent]: ...
 
     def abort(self, request_id: str, index: int | None = None) -> None: ...

@@ -53,6 +53,20 @@ class EventStream:
         self._is_chunked = handler.request.version == "HTTP/1.1"
         self.is_started = False
 
+    @property
+    def is_free(self) -> bool:
+        """Whether `send_now` may be called: the client is there and has been sent everything before."""
+        stream: IOStream = self._connection.stream
+        return self.is_started and not stream.closed() and not stream.writing()
+
+    def send_now(self, data: bytes) -> None:
+        """Write; what the socket does not take at once is the stream's to write later."""
+        frame = b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data
+        stream: IOStream = self._connection.stream
+        num_sent = 0 if stream.writing() else _send_now(stream.socket, frame)
+        if num_sent < len(frame):
+            stream.write(frame[num_sent:])
+
     async def send(self, data: bytes) -> None:
         """Write, and wait only while the client has not read what the socket can hold.
 
@@ -64,11 +78,7 @@ class EventStream:
         elif stream.closed():
             raise StreamClosedError
         else:
-            frame = b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data
-            num_sent = 0 if stream.writing() else _send_now(stream.socket, frame)
-            if num_sent == len(frame):
-                return
-            stream.write(frame[num_sent:])
+            self.send_now(data)
         if stream.writing():
             await self._wait_until_written(stream)
 

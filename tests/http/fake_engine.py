@@ -11,6 +11,7 @@ import struct
 from collections.abc import AsyncGenerator, Sequence
 
 from pagedc.runtime.errors import EngineDeadError, EngineError, RequestError
+from pagedc.runtime.event_stream import Taker
 from pagedc.runtime.messages import EngineStats, Logprob, Ready, TokenEvent
 from pagedc.runtime.pooling import Pooling
 from pagedc.runtime.sampling_params import SamplingParams
@@ -66,6 +67,7 @@ class FakeEngine:
         priority: int = 0,
         cache_salt: str = "",
         pooling: Pooling = "",
+        take: Taker | None = None,
     ) -> AsyncGenerator[TokenEvent, None]:
         """One byte of PANGRAM a token and sequence."""
         prompt = bytes(token_id for token_id in prompt_token_ids if token_id < 256).decode("utf-8", "replace")
@@ -95,7 +97,7 @@ class FakeEngine:
                         token_id = said[step]
                     is_stop = is_eos or token_id in params.stop_token_ids
                     self._num_tokens += 1
-                    yield TokenEvent(
+                    event = TokenEvent(
                         request_id,
                         index,
                         [token_id],
@@ -105,6 +107,8 @@ class FakeEngine:
                         num_cached_tokens=len(prompt_token_ids) // 16 * 16 if step == 0 else 0,
                         prompt_logprobs=_prompt_logprobs(prompt_token_ids, params) if step == 0 else None,
                     )
+                    if take is None or event.finish_reason is not None or not take(event):
+                        yield event
                     if is_stop:
                         self._aborted.add((request_id, index))
         finally:

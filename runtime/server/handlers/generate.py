@@ -9,6 +9,7 @@ from typing import ClassVar
 from tornado.iostream import StreamClosedError
 
 from pagedc.runtime.grammars import GrammarSource
+from pagedc.runtime.messages import TokenEvent
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.server.answers import Answer
 from pagedc.runtime.server.chat_answer import ChatAnswer
@@ -114,18 +115,34 @@ class GenerateHandler(BaseHandler):
                 generation.close()
 
     async def _collect(self, generation: Generation, answer: Answer) -> None:
-        async with aclosing(generation.events()) as events:
+        def take(event: TokenEvent) -> bool:
+            if (delta := generation.apply(event)) is not None:
+                answer.collect(delta)
+            return True
+
+        async with aclosing(generation.events(take)) as events:
             async for event in events:
-                if (delta := generation.apply(event)) is not None:
-                    answer.collect(delta)
+                take(event)
         self.send_json(answer.response())
 
     async def _stream(self, generation: Generation, answer: Answer) -> None:
         stream = EventStream(self, self.state.limits.write_timeout)
+
+        def data_of(event: TokenEvent) -> bytes:
+            delta = generation.apply(event)
+            return b"" if delta is None else answer.stream(delta)
+
+        def take(event: TokenEvent) -> bool:
+            if not stream.is_free:
+                return False
+            if data := data_of(event):
+                stream.send_now(data)
+            return True
+
         try:
-            async with aclosing(generation.events()) as events:
+            async with aclosing(generation.events(take)) as events:
                 async for event in events:
-                    if (delta := generation.apply(event)) is not None and (data := answer.stream(delta)):
+                    if data := data_of(event):
                         await stream.send(data)
             await stream.send(answer.stream_end())
         except StreamClosedError:
