@@ -9,7 +9,7 @@ from pagedc.runtime.chat_template import ChatTemplate
 from pagedc.runtime.server.json_body import quoted
 from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.server.protocol import ChatTemplateFields, ContentPart, Message, ToolCall
-from pagedc.runtime.server.refusals import invalid, unsupported
+from pagedc.runtime.server.refusals import invalid, refuse_others, unsupported
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_INT32 = 2**31 - 1
@@ -148,6 +148,7 @@ def _template_call(call: ToolCall, where: str) -> dict[str, Any]:
     """A call with its arguments as an object: templates write them in their own way."""
     if call.type != "function" or call.function is None:
         raise unsupported(f"{where}.type", "the only type is 'function'")
+    refuse_others(call, ("id", "type", "function", "index"), where)
     try:
         arguments = json.loads(call.function.arguments or "{}")
     except (ValueError, RecursionError):
@@ -171,4 +172,5 @@ def _join_parts(parts: list[ContentPart], where: str, limits: Limits) -> str:
             raise unsupported(f"{where}[{i}].type", f"{quoted(part.type)} is not 'text'")
         if part.text is None:
             raise invalid(f"{where}[{i}].text", "it is missing")
+        refuse_others(part, ("type", "text"), f"{where}[{i}]")
     return "\n".join(part.text for part in parts if part.text is not None)

@@ -17,7 +17,7 @@ from pagedc.runtime.server.protocol import (
     Tool,
     ToolCall,
 )
-from pagedc.runtime.server.refusals import invalid, unsupported
+from pagedc.runtime.server.refusals import invalid, refuse_others, unsupported
 
 
 class Block(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +103,15 @@ class MessagesRequest(CountTokensRequest, kw_only=True, forbid_unknown_fields=Tr
     service_tier: str | None = None
 
 
+# Of each block.
+_FIELDS = {
+    "text": ("text", "citations"),
+    "tool_use": ("id", "name", "input"),
+    "tool_result": ("tool_use_id", "content", "is_error"),
+    "thinking": ("thinking", "signature"),
+}
+
+
 def chat_request(request: CountTokensRequest) -> ChatCompletionRequest:
     """The same as a chat request; raises RequestError for what it cannot mean."""
     messages = _system(request.system)
@@ -117,6 +126,7 @@ def chat_request(request: CountTokensRequest) -> ChatCompletionRequest:
     if request.thinking is not None:
         if request.thinking.type != "disabled":
             raise unsupported("thinking", "a model thinks as its template has it; it is 'disabled'")
+        refuse_others(request.thinking, ("type",), "thinking")
         chat.chat_template_kwargs = {"enable_thinking": False}
     if isinstance(request, MessagesRequest):
         chat.max_tokens = request.max_tokens
@@ -143,6 +153,8 @@ def _turn(turn: Turn, where: str) -> list[Message]:
     texts: list[Block] = []
     for i, block in enumerate(turn.content):
         place = f"{where}.content[{i}]"
+        if block.type in _FIELDS:
+            refuse_others(block, ("type", "cache_control", *_FIELDS[block.type]), place)
         if block.type == "text":
             texts.append(block)
         elif block.type == "tool_result" and turn.role == "user":
@@ -165,6 +177,7 @@ def _texts(blocks: list[Block], where: str) -> list[ContentPart]:
     for i, block in enumerate(blocks):
         if block.type != "text":
             raise unsupported(f"{where}[{i}].type", f"{quoted(block.type)} is not 'text'")
+        refuse_others(block, ("type", "text", "cache_control", "citations"), f"{where}[{i}]")
         if block.citations:
             raise unsupported(f"{where}[{i}].citations")
         parts.append(ContentPart(type="text", text=block.text))

@@ -19,7 +19,7 @@ from pagedc.runtime.server.protocol import (
     Tool,
     ToolCall,
 )
-from pagedc.runtime.server.refusals import invalid, unsupported
+from pagedc.runtime.server.refusals import invalid, refuse_others, unsupported
 
 
 class InputPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -138,6 +138,15 @@ class ResponsesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     top_logprobs: int | None = None
 
 
+# Of each item.
+_FIELDS = {
+    "message": ("role", "content", "phase"),
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+    "reasoning": ("content", "summary", "encrypted_content"),
+}
+
+
 def chat_request(request: ResponsesRequest) -> ChatCompletionRequest:
     """The same as a chat request; raises RequestError for what it cannot mean."""
     _check(request)
@@ -198,6 +207,8 @@ def _check(request: ResponsesRequest) -> None:
 
 
 def _add_item(messages: list[Message], item: InputItem, where: str) -> None:
+    if item.type in _FIELDS:
+        refuse_others(item, ("type", "id", "status", *_FIELDS[item.type]), where)
     last = messages[-1] if messages else None
     if item.type == "message":
         if item.role is None or item.content is None:
@@ -222,6 +233,8 @@ def _add_item(messages: list[Message], item: InputItem, where: str) -> None:
     elif item.type == "reasoning":
         if item.encrypted_content is not None or isinstance(item.content, str):
             raise unsupported(where, "reasoning comes as parts of plain text")
+        if item.summary:
+            raise unsupported(f"{where}.summary", "reasoning comes as content")
         text = "".join(part.text or "" for part in item.content or [])
         messages.append(Message(role="assistant", reasoning_content=text))
     else:
@@ -232,6 +245,7 @@ def _parts(parts: list[InputPart], where: str) -> list[ContentPart]:
     for i, part in enumerate(parts):
         if part.type not in ("input_text", "output_text"):
             raise unsupported(f"{where}[{i}].type", f"{quoted(part.type)} is no text")
+        refuse_others(part, ("type", "text", "annotations", "logprobs"), f"{where}[{i}]")
     return [ContentPart(type="text", text=part.text) for part in parts]
 
 
@@ -240,6 +254,7 @@ def _response_format(text: TextOptions | None) -> ResponseFormat | None:
         return None
     form = text.format
     if form.type != "json_schema":
+        refuse_others(form, ("type",), "text.format")
         return ResponseFormat(type=form.type)
     schema = JsonSchemaFormat(
         name=form.name or "", description=form.description, schema=form.schema, strict=form.strict

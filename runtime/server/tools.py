@@ -5,7 +5,7 @@ import re
 from pagedc.runtime.server.json_body import quoted
 from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.server.protocol import ChatCompletionRequest, Function, NamedToolChoice, Tool
-from pagedc.runtime.server.refusals import invalid, unsupported
+from pagedc.runtime.server.refusals import invalid, refuse_others, unsupported
 
 CHOICES = ("none", "auto", "required")
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
@@ -23,6 +23,7 @@ def check_tools(request: ChatCompletionRequest, limits: Limits) -> None:
     if isinstance(choice, NamedToolChoice):
         if choice.type != "function" or choice.function is None:
             raise unsupported("tool_choice.type", "the only type is 'function'")
+        refuse_others(choice, ("type", "function"), "tool_choice")
         if choice.function.name not in [tool.function.name for tool in tools or () if tool.function]:
             raise invalid(
                 "tool_choice.function.name", f"{quoted(choice.function.name)} is not among the tools"
@@ -39,6 +40,7 @@ def check_tool_list(tools: list[Tool], limits: Limits) -> None:
     for i, tool in enumerate(tools):
         if tool.type != "function" or tool.function is None:
             raise unsupported(f"tools[{i}].type", "the only type is 'function', with a function")
+        refuse_others(tool, ("type", "function"), f"tools[{i}]")
         if not _NAME.fullmatch(tool.function.name):
             raise invalid(
                 f"tools[{i}].function.name", "it must be 1 to 64 letters, digits, underscores, dots or dashes"

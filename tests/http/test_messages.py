@@ -59,6 +59,12 @@ def test_the_events_of_a_stream(server: ServerProcess) -> None:
         ({"tool_choice": {"type": "some"}}, "tool_choice.type"),
         ({"top_k": -5}, "top_k"),
         ({"container": "x"}, "container"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "source": {}}]}]},
+            "messages[0].content[0].source",
+        ),
+        ({"system": [{"type": "text", "text": "x", "name": "n"}]}, "system[0].name"),
+        ({"thinking": {"type": "disabled", "budget_tokens": 9}}, "thinking.budget_tokens"),
     ],
 )
 def test_what_is_refused(server: ServerProcess, fields: dict[str, Any], param: str) -> None:

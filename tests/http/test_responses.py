@@ -103,6 +103,13 @@ def test_a_call_and_its_result(client: openai.OpenAI, stream: bool) -> None:
         ({"input": [{"type": "function_call_output"}]}, "input[0]"),
         ({"temperature": -1}, "temperature"),
         ({"nonsense": 1}, "nonsense"),
+        ({"input": [{"role": "user", "content": "x", "call_id": "c"}]}, "input[0].call_id"),
+        ({"input": [{"type": "reasoning", "summary": [{"text": "x"}]}]}, "input[0].summary"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x", "file_id": "f"}]}]},
+            "input[0].content[0].file_id",
+        ),
+        ({"text": {"format": {"type": "text", "schema": {}}}}, "text.format.schema"),
     ],
 )
 def test_what_is_refused(server: ServerProcess, fields: dict[str, Any], param: str) -> None:

@@ -140,6 +140,10 @@ BAD_CHATS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": "x", "extra": 1}]}, "messages[0].extra"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
     (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "file": {}}]}]},
+        "messages[0].content[0].file",
+    ),
+    (
         {
             "messages": [
                 {

@@ -6,6 +6,7 @@ from pagedc.runtime.errors import RequestError
 from pagedc.runtime.server.handlers.base import BaseHandler
 from pagedc.runtime.server.prompts import chat_prompt, encode_text
 from pagedc.runtime.server.protocol import DetokenizeRequest, TokenizeRequest
+from pagedc.runtime.server.refusals import unsupported
 from pagedc.runtime.server.validation import check_token_id
 
 
@@ -30,6 +31,9 @@ class TokenizeHandler(BaseHandler):
                 )
             token_ids = (await chat_prompt(request, request.messages, model, self.state.limits)).token_ids
         else:
+            for name in ("add_generation_prompt", "continue_final_message", "chat_template_kwargs", "tools"):
+                if getattr(request, name) is not None:
+                    raise unsupported(name, "it is for messages")
             add_special_tokens = request.add_special_tokens is not False
             token_ids = await encode_text(request.prompt or "", model, add_special_tokens=add_special_tokens)
         answer: dict[str, Any] = {
