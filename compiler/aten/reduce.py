@@ -163,6 +163,8 @@ def rms_norm(
 def vector_norm(
     importer: Importer, x: Value, order: float = 2, dim: Any = None, keepdim: bool = False, **_: Any
 ) -> Value:
+    if order == 1:
+        return reduce(importer, "sum", importer.pointwise("abs", x), _dims(x, dim), keepdim)
     if order != 2:
         raise importer.unsupported(f"a norm of order {order}")
     return importer.pointwise(

@@ -101,11 +101,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 # One type for each feature that none of the others has, its default config made small.
 FEATURES = {
-    "bloom": "ALiBi, in scores that the module computes itself",
     "falcon": "one key and value head",
     "deepseek_v3": "latent attention; shared experts and groups of experts, biased",
-    "llama4_text": "attention within chunks; experts that are computed for every token",
-    "longcat_flash": "a loop over experts, some of which change nothing",
     "gemma3n_text": "keys shared by layers, embeddings for each layer",
     "xglm": "sinusoidal positions",
 }

@@ -1,0 +1,31 @@
+"""Experts in each form that modules compute them, and what else of a trace only few types hold."""
+
+import pytest
+from tests.compiler.test_own_attention import difference
+from tests.conformance.check import small_model
+
+from pagedc.compiler.trace import trace
+
+
+@pytest.mark.parametrize(
+    ("name", "grouped"),
+    [
+        ("llama4_text", 2),  # all experts for every token, weighted by scores that are 0 but for the chosen
+        ("longcat_flash", 2),  # a loop over those that some token chose; some of them change nothing
+        ("dbrx", 3),  # matrices of all experts below each other
+    ],
+)
+def test_only_chosen_experts_are_computed(name: str, grouped: int) -> None:
+    config, model, _ = small_model(name)
+    graph = trace(config)
+    found = list(graph.anchors("grouped_linear"))
+    assert len(found) % grouped == 0
+    assert {node.shape[0] for node in found} <= {1, 2}  # of 4 or 8
+    assert difference(graph, model) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["gemma3", "cohere_compass_text"])
+def test_is_traced(name: str) -> None:
+    """Ids put in place by a mask; rotations for each kind of layer."""
+    config, model, _ = small_model(name)
+    assert difference(trace(config), model) < 1e-4
