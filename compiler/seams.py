@@ -183,7 +183,8 @@ def looped_experts(
 
 def _matrices(experts: Any) -> tuple[list[torch.Tensor], torch.Tensor, Callable[..., torch.Tensor]]:
     """The first matrices [E, N, K] of experts, the second one, and what comes between; by their names."""
-    gated, mlp = getattr(experts, "gate_up_proj", None), getattr(experts, "mlp", None)
+    gated: Any = getattr(experts, "gate_up_proj", None)
+    mlp: Any = getattr(experts, "mlp", None)
     if gated is not None and gated.ndim == experts.down_proj.ndim == 3:
 
         def halves(hidden: torch.Tensor) -> torch.Tensor:
