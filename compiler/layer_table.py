@@ -42,7 +42,7 @@ def arguments(call: Call) -> dict[str, int]:
         values[f"w{position}"] = weight.index
     for position, buffer in enumerate(call.outputs):
         values[f"out{position}"] = buffer.offset
-    if call.kind == "attention":
+    if call.kind == "attention" or "cache" in call.constants:
         values["kv"] = call.layer
     if call.kind in STATEFUL:
         values["state"] = call.layer

@@ -106,6 +106,14 @@ def cache_offset(slot, head, NUM_KV_HEADS: tl.constexpr, BLOCK_SIZE: tl.constexp
 
 
 @triton.jit
+def place_of_elements(
+    slot, elements, NUM_KV_HEADS: tl.constexpr, BLOCK_SIZE: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Where the token in int64 `slot` has the elements head · WIDTH + d."""
+    return cache_offset(slot, elements // WIDTH, NUM_KV_HEADS, BLOCK_SIZE, WIDTH) + elements % WIDTH
+
+
+@triton.jit
 def store_kv_kernel(
     k, v, slot_mapping, k_cache, v_cache,
     K_STRIDE: tl.constexpr, V_STRIDE: tl.constexpr,

@@ -1,4 +1,4 @@
-"""The GPU architectures that a package can be compiled for."""
+"""The GPU architectures that a package can be compiled for, and what is the same on all."""
 
 import ctypes
 
@@ -6,6 +6,7 @@ from pagedc.compiler.errors import OptionError
 
 ARCHS = {"sm_80": 80, "sm_90": 90, "sm_100": 100}  # A100, H100 and H200, B200
 DEFAULT = "sm_90"
+BLOCK_SIZE = 16  # tokens of a block of the KV cache
 INTERPRETER = "interpreter"  # no GPU at all: the kernels run under Triton's interpreter, for tests
 MAJOR, MINOR = 75, 76  # of CUdevice_attribute
 

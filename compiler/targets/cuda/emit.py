@@ -158,19 +158,22 @@ class _Emitter:
             else:
                 given |= self._operand(call, operand, f"in{position}", text)
                 operand += 1
-        for position, buffer in enumerate(call.outputs):
-            given[f"out{position}"] = self._buffer(buffer, text[f"out{position}"])
-        return given
+        store = call.constants.get("cache")
+        positions = (i for i in range(len(function.kernel.outputs)) if store is None or i != store.k)
+        for index, (position, buffer) in enumerate(zip(positions, call.outputs, strict=True)):
+            given[f"out{position}"] = self._buffer(buffer, text[f"out{index}"])
+        return given | (_cache(text) if store else {})
 
     def _attention(self, call: Call, text: dict[str, str]) -> list[str]:
         number = self.kernels.name_of(call)
-        cache = {"k_cache": f"step.k_cache({text['kv']})", "v_cache": f"step.v_cache({text['kv']})"}
-        q, k, v = (self._operand(call, i, name, text) for i, name in enumerate("qkv"))
+        cache = _cache(text)
+        q, *kv = (self._operand(call, i, name, text) for i, name in enumerate("qkv"[: len(call.operands)]))
         given = {**q, **cache, "out": self._buffer(call.outputs[0], text["out0"])}
+        store = [_run(f"store_kv_{number}", {**kv[0], **kv[1], **cache})] if kv else []
         tables = (name for name in ("sinks", "slopes") if call.constants[f"has_{name}"])
         given |= {name: f"step.weight({text[f'w{i}']})" for i, name in enumerate(tables)}
         return [
-            _run(f"store_kv_{number}", {**k, **v, **cache}),
+            *store,
             "if step.decodes:  # one token of each sequence",
             "    " + _run(f"attention_decode_{number}", given),
             "else:",
@@ -197,6 +200,10 @@ class _Emitter:
             )
             self.lines.append(f"{self.names[buffer]} = step.{buffer.domain}({place})")
         return self.names[buffer]
+
+
+def _cache(text: dict[str, str]) -> dict[str, str]:
+    return {"k_cache": f"step.k_cache({text['kv']})", "v_cache": f"step.v_cache({text['kv']})"}
 
 
 def _run(name: str, given: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ Parameters that model.py gives are named here (`x`, `weight`, `out`, …); `toke
 are the step's own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,17 +14,18 @@ from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.layer_table import STEP_INPUTS
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
 from pagedc.compiler.targets.base import Facts
+from pagedc.compiler.targets.cuda.arch import BLOCK_SIZE
 from pagedc.compiler.targets.cuda.configs import Configs, triton_module
 from pagedc.compiler.targets.cuda.epilogue_printer import extra_arguments, print_epilogue
 from pagedc.compiler.targets.cuda.launch_table import Arguments, Dimension, Kernel
 from pagedc.compiler.targets.cuda.row_launch import RowLaunch, row_argument
+from pagedc.compiler.targets.cuda.rows_file import print_row_kernel
 from pagedc.compiler.targets.cuda.sample import sample
 from pagedc.compiler.targets.cuda.tiles import power_of_two
 from pagedc.compiler.targets.cuda.weight_layout import parts_of
 
 Launches = Any  # list[Launch] of kernels/triton/launch.py, which a compile for a CPU does not import
 
-BLOCK_SIZE = 16  # tokens
 ATTENTION_FACTS = (
     "num_heads",
     "num_kv_heads",
@@ -48,7 +50,7 @@ class Kernels:
     configs: Configs
     pdl: bool
     kernels: dict[str, Kernel] = field(default_factory=dict)
-    epilogues: dict[str, str] = field(default_factory=dict)  # name → the printed function
+    printed: dict[str, str] = field(default_factory=dict)  # functions of rows.py, by name
     _names: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _functions: dict[str, RowFunction] = field(default_factory=dict)
 
@@ -88,7 +90,7 @@ class Kernels:
         dimension = dimension_of(call.outputs[0])
         match call.kind:
             case "rows":
-                return self._add(c["function"], dimension, lambda a, n: self._rows(call, a, n))
+                return self._add(self._rows_name(call), dimension, lambda a, n: self._rows(call, a, n))
             case "embedding":
                 return self._add("embedding", dimension, lambda a, n: self._embedding(call, a, n))
             case "linear":
@@ -101,8 +103,9 @@ class Kernels:
                 return self._add(name, dimension, lambda a, n: self._grouped_linear(call, a, n))
             case "select_rows":
                 return self._add("select_rows", "R", lambda a, n: self._select_rows(call, a, n))
-        number = str(sum(name.startswith("store_kv") for name in self.kernels))
-        self._add(f"store_kv_{number}", "T", lambda a, n: self._store_kv(call, a, n))
+        number = str(sum(name.startswith("attention_decode") for name in self.kernels))
+        if len(call.operands) == 3:
+            self._add(f"store_kv_{number}", "T", lambda a, n: self._store_kv(call, a, n))
         self._add(f"attention_decode_{number}", "S", lambda a, n: self._decode(call, a, n, mixed=False))
         self._add(f"attention_mixed_{number}", "S", lambda a, n: self._decode(call, a, n, mixed=True))
         self._add(f"attention_prefill_{number}", "T", lambda a, n: self._prefill(call, a, n))
@@ -111,7 +114,27 @@ class Kernels:
     # Launches.
 
     def _rows(self, call: Call, arguments: Arguments, size: int) -> Launches:
-        return [RowLaunch(self._functions[call.constants["function"]], arguments, size, self.pdl)]
+        kernel, store = self._functions[call.constants["function"]].kernel, call.constants.get("cache")
+        name, dtype = self._rows_name(call), self.facts.dtype
+        return [RowLaunch(name, kernel, arguments, size, self.pdl, store, dtype)]
+
+    def _rows_name(self, call: Call) -> str:
+        """The printed row kernel: with the stores of keys and values, where it has them."""
+        function, store = self._functions[call.constants["function"]], call.constants.get("cache")
+
+        def text(name: str) -> str:
+            return print_row_kernel(name, function.kernel, function.origins, store)
+
+        return self._print(f"{function.name}_kv" if store else function.name, store, text)
+
+    def _print(self, name: str, key: Any, text: Callable[[str], str]) -> str:
+        """The name of a printed function: `name`, with a number where others of another key have it."""
+        known = ("printed", name, key)
+        if known not in self._names:
+            same = sum(other[:2] == known[:2] for other in self._names)
+            unique = self._names[known] = f"{name}_{same + 1}" if same else name
+            self.printed[unique] = text(unique)
+        return self._names[known]
 
     def _embedding(self, call: Call, arguments: Arguments, size: int) -> Launches:
         embedding = triton_module("embedding")
@@ -157,15 +180,12 @@ class Kernels:
     def _epilogue_name(self, call: Call) -> str:
         """The printed epilogue of a linear: the row kernel, and which of its inputs is the tile."""
         c = call.constants
-        key = ("epilogue", c["epilogue"], c["inputs"])
-        if key not in self._names:
-            same = sum(known[:2] == key[:2] for known in self._names)
-            name = self._names[key] = c["epilogue"] + (f"_{same + 1}" if same else "")
-            function = self._functions[c["epilogue"]]
-            self.epilogues[name] = print_epilogue(
-                name, function.kernel, c["inputs"], c.get("stripes", 1), function.origins
-            )
-        return self._names[key]
+        function = self._functions[c["epilogue"]]
+
+        def text(name: str) -> str:
+            return print_epilogue(name, function.kernel, c["inputs"], c.get("stripes", 1), function.origins)
+
+        return self._print(function.name, c["inputs"], text)
 
     def _epilogue(self, call: Call, arguments: Arguments, size: int) -> dict[str, Any]:
         c = call.constants

@@ -13,19 +13,23 @@ from pagedc.compiler.errors import InternalError
 from pagedc.compiler.graph import Node
 from pagedc.compiler.rows.affine import Affine, Var
 from pagedc.compiler.rows.kernel import Box, Expr, RowKernel, Stage
+from pagedc.compiler.targets.cuda.arch import BLOCK_SIZE
+from pagedc.compiler.targets.cuda.cache_stores import CacheStore
 from pagedc.compiler.targets.cuda.expressions import TYPES, ExpressionPrinter, Memory
 from pagedc.compiler.targets.cuda.tiles import Tile, flat, table
 
 COMBINE = {"sum": "{} + {}", "max": "tl.maximum({}, {})", "min": "tl.minimum({}, {})"}
 IDENTITY = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
 INTEGER_IDENTITY = {"sum": "0", "max": "-2147483648", "min": "2147483647"}
+CACHE = ("k_cache", "v_cache", "slot_mapping")  # parameters of a kernel that stores K and V
 TWO_WARPS = 512  # elements of the widest block from which a program has more warps than one
 
 
-def parameters(kernel: RowKernel) -> dict[Node, str]:
-    """The names of what is passed in: in0, in1, …, out0, …; `scratch` follows where there is any."""
+def parameters(kernel: RowKernel, store: CacheStore | None = None) -> dict[Node, str]:
+    """The names of what is passed in: in0, in1, …, out0, …; CACHE and `scratch` follow where there is any."""
     names = {node: f"in{position}" for position, node in enumerate(kernel.inputs)}
-    return names | {node: f"out{position}" for position, node in enumerate(kernel.outputs)}
+    stored = None if store is None else store.k
+    return names | {node: f"out{i}" for i, node in enumerate(kernel.outputs) if i != stored}
 
 
 def scratch_elements(kernel: RowKernel) -> int:
@@ -47,23 +51,24 @@ def origin_lines(origins: list[str]) -> list[str]:
     return [f"# {origin}" for origin in dict.fromkeys(re.sub(r"\.\d+\b", ".*", o) for o in origins)]
 
 
-def print_signature(kernel: RowKernel, name: str) -> str:
+def print_signature(kernel: RowKernel, name: str, store: CacheStore | None = None) -> str:
     """`def name(in0, …, out0, scratch, …):`."""
-    words = [*parameters(kernel).values(), *(["scratch"] if scratch_elements(kernel) else [])]
+    words = [*parameters(kernel, store).values(), *(CACHE if store else ())]
+    words += ["scratch"] if scratch_elements(kernel) else []
     return f"def {name}({', '.join(words)}, PDL: tl.constexpr, INTERPRET: tl.constexpr):"
 
 
-def print_body(kernel: RowKernel) -> str:
+def print_body(kernel: RowKernel, store: CacheStore | None = None) -> str:
     """The statements of the kernel. The text depends on structure alone, so equal kernels print equally."""
-    return "\n".join(_Printer(kernel).run())
+    return "\n".join(_Printer(kernel, store).run())
 
 
 class _Printer:
-    def __init__(self, kernel: RowKernel) -> None:
-        self.kernel = kernel
+    def __init__(self, kernel: RowKernel, store: CacheStore | None) -> None:
+        self.kernel, self.store = kernel, store
         self.lines: list[str] = []
         self.indent = "    "
-        pointers = parameters(kernel)
+        pointers = parameters(kernel, store)
         self.memory = Memory(pointers, {})
         self.names: dict[str, int] = {}
         self.written: set[Node] = set()  # since the last barrier
@@ -75,6 +80,8 @@ class _Printer:
             if node.domain != "const":
                 self._line(f"{name} += token * {node.size}")
         self._scratch()
+        if self.store:
+            self._line("slot = tl.load(slot_mapping + token)")
         self._line("wait_for_inputs(PDL)")
         self._line("let_next_start(PDL)")
         for stage in self.kernel.stages:
@@ -83,6 +90,8 @@ class _Printer:
             for box in stage.boxes:
                 self._barrier(box)
                 self._box(stage, box)
+        if self.store:
+            self._copy_values(self.store)
         return self.lines
 
     def _fresh(self, name: str) -> str:
@@ -215,7 +224,25 @@ class _Printer:
         self.written.add(node)
         self._leave(depth)
 
+    def _copy_values(self, store: CacheStore) -> None:
+        """V to the cache."""
+        var = Var("i", store.num_kv_heads * store.v_head_dim)
+        source = store.v_node(self.kernel)
+        expr = Expr("load", (), source.dtype, source, Affine.of(var).shift(store.v_offset))
+        self._barrier(Box((var,), (), expr, Affine.of(var)))
+        tile = flat(self._fresh("i"), (var,))
+        depth = self._enter(tile)
+        self._store_in_cache("v_cache", store.v_head_dim, tile, Affine.of(var), self._expression(expr, tile))
+        self._leave(depth)
+
     # Parts.
+
+    def _store_in_cache(self, cache: str, width: int, tile: Tile, offset: Affine, value: str) -> None:
+        heads = 0 if self.store is None else self.store.num_kv_heads
+        place = f"place_of_elements(slot, {tile.spell(offset)}, {heads}, {BLOCK_SIZE}, {width})"
+        mask = f", {tile.mask}" if tile.mask else ""
+        self._line("if slot >= 0:  # a token that is no padding")
+        self._line(f"    tl.store({cache} + {place}, {value}{mask})")
 
     def _enter(self, tile: Tile) -> int:
         """Declare the indexes of a tile's axes, in a loop where one block is too small."""
@@ -257,6 +284,9 @@ class _Printer:
             value = variable
             if node not in self.memory.pointers:
                 return
+        if self.store and node is self.kernel.outputs[self.store.k]:
+            self._store_in_cache("k_cache", self.store.head_dim, tile, offset, value)
+            return
         if node.dtype == "bool":
             value = f"tl.where({value}, 1, 0)"
         mask = f", {tile.mask}" if tile.mask else ""

@@ -11,14 +11,15 @@ from pagedc.compiler.rows.kernel import RowKernel
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cuda import row_printer
-from pagedc.compiler.targets.cuda.arch import INTERPRETER, has_pdl, parse_target
+from pagedc.compiler.targets.cuda.arch import BLOCK_SIZE, INTERPRETER, has_pdl, parse_target
 from pagedc.compiler.targets.cuda.buckets import buckets_of
+from pagedc.compiler.targets.cuda.cache_stores import fuse_cache_stores
 from pagedc.compiler.targets.cuda.configs import Configs
 from pagedc.compiler.targets.cuda.cross_compile import compile_binaries, describe
 from pagedc.compiler.targets.cuda.emit import emit
-from pagedc.compiler.targets.cuda.kernels import BLOCK_SIZE, Kernels, kv_block_bytes
+from pagedc.compiler.targets.cuda.kernels import Kernels, kv_block_bytes
 from pagedc.compiler.targets.cuda.launch_table import LaunchTable, dump, global_scratch_bytes
-from pagedc.compiler.targets.cuda.rows_file import print_program
+from pagedc.compiler.targets.cuda.rows_file import HELPERS, print_file
 from pagedc.compiler.targets.cuda.sources import package_sources, relative
 from pagedc.compiler.targets.cuda.weight_layout import CudaLayout
 from pagedc.compiler.tuning import Tuning
@@ -63,6 +64,7 @@ class CudaTarget:
         Raises UnsupportedError where a layer carries state from token to token.
         """
         _refuse_state(program)
+        fuse_cache_stores(program)
         kernels = Kernels(program, facts, Configs(), self.table.pdl)
         self.buckets = buckets_of(facts.limits)
         for kernel in kernels.kernels.values():
@@ -71,8 +73,8 @@ class CudaTarget:
         self.scratch_bytes = sum(sizes.values())
         source = emit(program, kernels, self.arch, sizes["scratch"], sizes["counters"])
         writer.write_text(SOURCE, source)
-        writer.write_text("kernels/rows.py", relative(print_program(program, kernels.epilogues)))
-        modules = {binary.module for binary in self.table.binaries} | {"row_math", "device"}
+        writer.write_text("kernels/rows.py", relative(print_file(kernels.printed.values())))
+        modules = {binary.module for binary in self.table.binaries} | set(HELPERS)
         for name, text in package_sources(modules).items():
             writer.write_text(name, text)
         return f"{SOURCE}, {source.count(chr(10))} lines"

@@ -15,11 +15,12 @@ from pagedc.compiler.lower import lower
 from pagedc.compiler.passes import run_passes
 from pagedc.compiler.program import Program
 from pagedc.compiler.targets.base import Facts
+from pagedc.compiler.targets.cuda.cache_stores import fuse_cache_stores
 from pagedc.compiler.targets.cuda.configs import Configs
 from pagedc.compiler.targets.cuda.emit import emit
 from pagedc.compiler.targets.cuda.kernels import Kernels
 from pagedc.compiler.targets.cuda.row_printer import print_body
-from pagedc.compiler.targets.cuda.rows_file import print_program
+from pagedc.compiler.targets.cuda.rows_file import print_file
 from pagedc.compiler.trace import trace
 from pagedc.runtime.manifest import Limits
 
@@ -30,7 +31,9 @@ LIMITS = Limits(max_model_len=256, max_num_seqs=4, max_num_batched_tokens=32)
 def program_of(name: str) -> Program:
     graph = trace(make_config(name))
     run_passes(graph, lambda node: "bf16")
-    return lower(graph, print_body)
+    program = lower(graph, print_body)
+    assert fuse_cache_stores(program) > 0
+    return program
 
 
 def emitted(name: str) -> dict[str, str]:
@@ -38,7 +41,7 @@ def emitted(name: str) -> dict[str, str]:
     kernels = Kernels(program, Facts(f"small {name}", "0.0.0", "bfloat16", LIMITS), Configs(), pdl=True)
     return {
         "model": emit(program, kernels, "sm_90", 0, 0),
-        "rows": print_program(program, kernels.epilogues),
+        "rows": print_file(kernels.printed.values()),
     }
 
 

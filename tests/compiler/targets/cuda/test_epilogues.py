@@ -18,7 +18,7 @@ from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cuda.configs import Configs
 from pagedc.compiler.targets.cuda.kernels import Kernels
 from pagedc.compiler.targets.cuda.row_printer import print_body
-from pagedc.compiler.targets.cuda.rows_file import print_program
+from pagedc.compiler.targets.cuda.rows_file import print_file
 from pagedc.compiler.weights import striped_rows
 from pagedc.kernels.triton import linear
 from pagedc.kernels.triton.launch import KernelConfig, config, run_all
@@ -80,12 +80,12 @@ def test_a_bias_an_activation_and_a_residual(launch: KernelConfig, tmp_path: Pat
     biased = build.add("add", (build.linear(x, 43), build.parameter(43)), (43,))
     program, kernels = program_of(build, build.add("add", (build.add("tanh", (biased,), (43,)), skip), (43,)))
     (call,) = (call for call in program.calls if "epilogue" in call.constants)
-    ((name, _),) = kernels.epilogues.items()
+    (name,) = (name for name in kernels.printed if name.startswith("epilogue"))
     weight, bias = build.state["p2"], build.state["p3"]
     residual = np.random.default_rng(1).standard_normal((TOKENS, 43)).astype(np.float32)
     values = {"w": bias, "b": residual}
     extra = [values[kind] for kind in call.constants["inputs"] if kind != "a"]
-    text = print_program(program, kernels.epilogues)
+    text = print_file(kernels.printed.values())
     outputs = run(text, name, call, weight, extra, tmp_path, launch)
     check(outputs, np.tanh(x_values() @ weight.T + bias) + residual)
 
@@ -101,8 +101,8 @@ def gated(width: int) -> tuple[Builder, Program, Kernels]:
 
 def test_a_gate_finds_both_halves_in_its_tile(tmp_path: Path) -> None:
     build, program, kernels = gated(48)
-    ((name, _),) = kernels.epilogues.items()
-    weight, text = build.state["p1"], print_program(program, kernels.epilogues)
+    (name,) = (name for name in kernels.printed if name.startswith("epilogue"))
+    weight, text = build.state["p1"], print_file(kernels.printed.values())
     gate, up = np.split(x_values() @ weight.T, 2, axis=1)
     found: list[Any] = [
         run(text, name, program.calls[1], weight, [], tmp_path, launch) for launch in (SKINNY, TILED)
@@ -120,5 +120,5 @@ def test_one_row_kernel_becomes_an_epilogue_for_each_place_of_the_tile() -> None
     assert {call.constants.get("inputs") for call in program.calls if call.kind == "linear"} == {
         None, ("b", "a"), ("a", "b"),
     }  # fmt: skip
-    assert len(kernels.epilogues) == 2
-    assert len({text.split("def ")[1].split("(")[1] for text in kernels.epilogues.values()}) == 2
+    printed = [text for name, text in kernels.printed.items() if name.startswith("epilogue")]
+    assert len({text.split("def ")[1].split("(")[1] for text in printed}) == len(printed) == 2

@@ -16,14 +16,15 @@ from tests.kernels.triton.device import DEVICE
 from pagedc.compiler.graph import Node
 from pagedc.compiler.rows.kernel import RowKernel
 from pagedc.compiler.targets.cuda.row_printer import num_warps, print_body, scratch_elements
-from pagedc.compiler.targets.cuda.rows_file import print_rows
+from pagedc.compiler.targets.cuda.rows_file import print_file, print_row_kernel
 
 # A lane that is switched off computes with zeros: 1 / 0 there is nobody's.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
 def imported(kernels: dict[str, RowKernel], directory: Path) -> ModuleType:
-    return imported_text(print_rows((name, kernel, []) for name, kernel in kernels.items()), directory)
+    texts = [print_row_kernel(name, kernel, []) for name, kernel in kernels.items()]
+    return imported_text(print_file(texts), directory)
 
 
 def imported_text(text: str, directory: Path) -> ModuleType:
