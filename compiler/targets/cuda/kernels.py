@@ -15,6 +15,7 @@ from pagedc.compiler.layer_table import STEP_INPUTS
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
 from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cuda.arch import BLOCK_SIZE
+from pagedc.compiler.targets.cuda.cache_stores import fuse_cache_stores
 from pagedc.compiler.targets.cuda.configs import Configs, triton_module
 from pagedc.compiler.targets.cuda.epilogue_printer import extra_arguments, print_epilogue
 from pagedc.compiler.targets.cuda.launch_table import Arguments, Dimension, Kernel
@@ -43,7 +44,7 @@ SPLIT_TOKENS, MAX_SPLITS = 128, 32  # of a decode's keys, not tuned
 
 @dataclass(slots=True)
 class Kernels:
-    """Names each distinct call of a program."""
+    """Names each distinct call of a program, whose row kernels it gives the stores of keys and values."""
 
     program: Program
     facts: Facts
@@ -55,6 +56,7 @@ class Kernels:
     _functions: dict[str, RowFunction] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        fuse_cache_stores(self.program)
         self._functions = {function.name: function for function in self.program.row_functions}
         for call in self.program.calls:
             self.name_of(call)

@@ -13,7 +13,6 @@ from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cuda import row_printer
 from pagedc.compiler.targets.cuda.arch import BLOCK_SIZE, INTERPRETER, has_pdl, parse_target
 from pagedc.compiler.targets.cuda.buckets import buckets_of
-from pagedc.compiler.targets.cuda.cache_stores import fuse_cache_stores
 from pagedc.compiler.targets.cuda.configs import Configs
 from pagedc.compiler.targets.cuda.cross_compile import compile_binaries, describe
 from pagedc.compiler.targets.cuda.emit import emit
@@ -64,7 +63,6 @@ class CudaTarget:
         Raises UnsupportedError where a layer carries state from token to token.
         """
         _refuse_state(program)
-        fuse_cache_stores(program)
         kernels = Kernels(program, facts, Configs(), self.table.pdl)
         self.buckets = buckets_of(facts.limits)
         for kernel in kernels.kernels.values():
