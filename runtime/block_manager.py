@@ -63,6 +63,10 @@ class BlockManager:
         sequence.num_computed_tokens = len(cached) * self.block_size
         return sequence.num_computed_tokens
 
+    def needs_block(self, sequence: Sequence) -> bool:
+        """Whether a token of it has no slot yet."""
+        return len(sequence.token_ids) > len(sequence.block_table) * self.block_size
+
     def can_append(self, sequence: Sequence) -> bool:
         """Whether its tokens have, or can get, a slot each."""
         return self._num_missing_blocks(sequence) <= self.num_free_blocks

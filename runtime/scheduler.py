@@ -87,16 +87,17 @@ class Scheduler:
         for sequence in list(self.running):
             if sequence.status is not Status.RUNNING or sequence.is_complete:
                 continue
-            if not may_preempt and not block_manager.can_append(sequence):
-                return None
-            while not block_manager.can_append(sequence) and self.running[-1] is not sequence:
-                self._preempt(self.running[-1])
-            if block_manager.can_append(sequence):
+            if block_manager.needs_block(sequence):  # seldom
+                if not may_preempt and not block_manager.can_append(sequence):
+                    return None
+                while not block_manager.can_append(sequence) and self.running[-1] is not sequence:
+                    self._preempt(self.running[-1])
+                if not block_manager.can_append(sequence):
+                    self._preempt(sequence)
+                    continue
                 block_manager.append(sequence)
-                if sequence.num_uncomputed_tokens == 1:
-                    decodes.append(sequence)
-            else:
-                self._preempt(sequence)
+            if sequence.num_uncomputed_tokens == 1:
+                decodes.append(sequence)
         return decodes
 
     def _add_chunk(
