@@ -189,6 +189,7 @@ def cases() -> Iterator[tuple[str, int, Launch]]:
     yield from (
         (f"bf16, epilogue, {n} tokens linear_kernel", 90, dense("bf16", n, gate)[0]) for n in (1, 1024)
     )
+    yield "bf16, wide, epilogue linear_kernel", 90, dense("bf16", 1024, gate, split_k=1)[0]
     for name, split_k, config in (("bf16", 1, WIDE), ("bf16", 4, PERSISTENT), ("fp8", 1, PERSISTENT)):
         launch = dense(name, 2048, gate, config, split_k)[0]
         yield f"persistent {name} in {split_k}, epilogue linear_persistent_kernel", 90, launch

@@ -44,7 +44,8 @@ def test_candidates_are_distinct_and_name_the_constants_of_the_default(
     candidates = module.candidates(spec, bucket)
     names = {name for name, _ in module.defaults(spec, bucket).constexprs}
     assert len(set(candidates)) == len(candidates) > 1
-    assert all({name for name, _ in candidate.constexprs} == names for candidate in candidates)
+    # A candidate that is another kernel names what is its own besides.
+    assert all({name for name, _ in candidate.constexprs} >= names for candidate in candidates)
 
 
 def test_a_launch_says_types_constants_and_alignment() -> None:
