@@ -18,7 +18,9 @@ the device: N+1 is submitted before N is waited for, and the events of N are mad
   Biases, `min_tokens`, seeds and logprobs need counts alone.
 
 An executor that cannot is given one step at a time: the same code without a second step. The CPU's is one
-of them: its threads are all the cores, and what prepares the next step beside them stands in their way.
+of them: its threads are all the cores, and what prepares the next step beside them stands in their way. Given
+steps through a thread, SmolLM2 in bfloat16 on 2 cores ran 0.95 times as fast with one sequence, and 0.97
+times with 16.
 """
 
 from collections import deque
