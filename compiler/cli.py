@@ -22,6 +22,7 @@ from pagedc.compiler.options import (
 )
 from pagedc.compiler.progress import SilentProgress, progress_for
 from pagedc.compiler.report import print_report, report_as_dict
+from pagedc.compiler.seal import check_replaceable
 from pagedc.compiler.tuning import Mode
 
 
@@ -141,6 +142,7 @@ def _compile(arguments: argparse.Namespace) -> int:
         tuning=arguments.tuning,
     )
     model_path(arguments.model)  # a typo is refused before the seconds of an import
+    check_replaceable(options.output)
     progress = SilentProgress() if arguments.json else progress_for()
     with progress.phase("import"):
         from pagedc.compiler.compile import compile_model  # torch and transformers: seconds

@@ -11,7 +11,7 @@ import msgspec
 from pagedc.compiler.errors import CheckpointError
 from pagedc.compiler.progress import PhaseTime
 from pagedc.compiler.tuning import TUNING_NAME, Tuning
-from pagedc.runtime.manifest import Accuracy, Manifest, manifest_path, parse_manifest
+from pagedc.runtime.manifest import BROKEN_JSON, Accuracy, Manifest, manifest_path, parse_manifest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,9 +21,11 @@ def load_manifest(package: Path) -> Manifest:
     """The manifest of a package; raises CheckpointError if there is none that this version reads."""
     try:
         return parse_manifest(manifest_path(package).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{package} is not a package: it has no manifest.json") from None
-    except msgspec.MsgspecError as error:
+    except OSError as error:
+        raise CheckpointError(f"the manifest of {package} cannot be read: {error.strerror}") from None
+    except BROKEN_JSON as error:
         raise CheckpointError(f"the manifest of {package} cannot be read: {error}") from None
 
 
@@ -34,7 +36,9 @@ def load_tuning(package: Path) -> Tuning:
         return msgspec.json.decode(path.read_bytes(), type=Tuning)
     except FileNotFoundError:
         raise CheckpointError(f"{package} has no {TUNING_NAME}") from None
-    except msgspec.MsgspecError as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except BROKEN_JSON as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 

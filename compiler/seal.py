@@ -31,8 +31,7 @@ class PackageWriter:
 
     def __init__(self, output: Path) -> None:
         """Raises OptionError where `output` exists and is no package; it is looked at again at the end."""
-        self.output = Path(os.path.abspath(output)).resolve()
-        _check_replaceable(self.output)
+        self.output = check_replaceable(output)
         self._finished = False
 
     def __enter__(self) -> "PackageWriter":
@@ -88,7 +87,7 @@ class PackageWriter:
             sealed = msgspec.structs.replace(manifest, files=files)
             manifest_path(self.directory).write_bytes(dump_manifest(sealed))
             _sync(self.directory)
-            _check_replaceable(self.output)
+            check_replaceable(self.output)
             _replace(self.directory, self.output)
             _sync_one(self.output.parent)
         except OSError as error:
@@ -115,17 +114,21 @@ def is_package(path: Path) -> bool:
     return isinstance(manifest, dict) and {"schema_version", "pagedc_version"} <= set(manifest)
 
 
-def _check_replaceable(output: Path) -> None:
+def check_replaceable(path: Path) -> Path:
+    """The place, resolved; raises OptionError where it holds anything that is no package."""
+    output = Path(os.path.abspath(path)).resolve()
     if not output.name:
         raise OptionError(f"{output}: not a place for a package")
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise OptionError(f"{output}: a file is there; choose another output")
-    if not is_package(output) and any(output.iterdir()):
-        raise OptionError(
-            f"{output}: exists and is not a package of pagedc; choose another output or remove it"
-        )
+    try:
+        if output.exists() and not output.is_dir():
+            raise OptionError(f"{output}: a file is there; choose another output")
+        if output.exists() and not is_package(output) and any(output.iterdir()):
+            raise OptionError(
+                f"{output}: exists and is not a package of pagedc; choose another output or remove it"
+            )
+    except OSError as error:
+        raise _output_error(output, error) from error
+    return output
 
 
 def _entry(path: Path) -> FileEntry:

@@ -17,7 +17,7 @@ from pagedc.runtime.config import EngineOptions
 from pagedc.runtime.messages import TokenEvent
 from pagedc.runtime.outputs import OutputCollector, OutputDelta, RequestOutput
 from pagedc.runtime.package import Package
-from pagedc.runtime.pooling import Pooling, check_dimensions, unit_embedding
+from pagedc.runtime.pooling import Pooling, check_dimensions, choose_pooling, unit_embedding
 from pagedc.runtime.prompting import Prompt, Prompter
 from pagedc.runtime.sampling_params import SamplingParams
 
@@ -82,7 +82,7 @@ class AsyncLLM:
         model = self.package.manifest.model
         check_dimensions(model.hidden_size, model.embedding, dimensions)
         collector = self._collector(await asyncio.to_thread(self._prompter.encode, text), None)
-        await self._collect(collector, None, pooling or model.embedding.pooling)
+        await self._collect(collector, None, choose_pooling(pooling, model.embedding))
         return unit_embedding(collector.embedding, dimensions).tolist()
 
     async def close(self) -> None:

@@ -20,7 +20,7 @@ from pagedc.runtime.executors import open_executor
 from pagedc.runtime.messages import AddRequest
 from pagedc.runtime.outputs import OutputCollector, OutputDelta, RequestOutput
 from pagedc.runtime.package import Package
-from pagedc.runtime.pooling import Pooling, check_dimensions, unit_embedding
+from pagedc.runtime.pooling import Pooling, check_dimensions, choose_pooling, unit_embedding
 from pagedc.runtime.prompting import Prompt, Prompter, list_prompts
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.structured_output import GrammarCompiler
@@ -110,7 +110,7 @@ class LLM:
         model = self.package.manifest.model
         check_dimensions(model.hidden_size, model.embedding, dimensions)
         each = [self._prompter.encode(prompt) for prompt in list_prompts(inputs)]
-        found = self._run(each, [EMBEDDING] * len(each), pooling or model.embedding.pooling)
+        found = self._run(each, [EMBEDDING] * len(each), choose_pooling(pooling, model.embedding))
         return [unit_embedding(collector.embedding, dimensions).tolist() for collector in found]
 
     def close(self) -> None:

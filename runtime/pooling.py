@@ -2,12 +2,22 @@
 
 import math
 from array import array
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from pagedc.runtime.errors import RequestError
 from pagedc.runtime.manifest import Embedding
 
 Pooling = Literal["", "mean", "last", "cls"]  # "" = no embedding is asked for
+
+
+def choose_pooling(wanted: str, embedding: Embedding) -> Pooling:
+    """What a caller in Python asks for, else the model's own; raises RequestError for an unknown word."""
+    if wanted not in get_args(Pooling):
+        known = ", ".join(filter(None, get_args(Pooling)))
+        raise RequestError(
+            f"pooling is {wanted!r}, not one of {known}", param="pooling", code="invalid_value"
+        )
+    return cast(Pooling, wanted) or embedding.pooling
 
 
 def check_dimensions(size: int, embedding: Embedding, dimensions: int | None) -> None:

@@ -36,10 +36,14 @@ class Prompter:
         tools: Sequence[dict[str, Any]] | None = None,
         **variables: Any,
     ) -> list[int]:
-        """Token ids of a conversation; raises RequestError if the package has no chat template."""
+        """Token ids of a conversation; raises RequestError if it is none, or the package has no template."""
         if self.chat_template is None:
             raise RequestError(
                 "this package has no chat template: use generate with a prompt", code="no_chat_template"
+            )
+        if isinstance(messages, str) or not messages or not all(isinstance(each, dict) for each in messages):
+            raise RequestError(
+                'messages are a list of one or more like {"role": "user", "content": "…"}', param="messages"
             )
         return self.tokenizer.encode_chat(self.chat_template, messages, tools=tools, **variables)
 

@@ -42,6 +42,11 @@ class Tokenizer:
             data = path.read_bytes()
             file = msgspec.json.decode(data, type=_File)
             self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
+        except FileNotFoundError:
+            raise PackageError(
+                f"{path}: this package has no tokenizer, as its checkpoint had none: put a tokenizer.json "
+                "beside the weights and compile again"
+            ) from None
         except OSError as error:
             raise PackageError(
                 f"{path}: cannot be read: {error.strerror}; compile the package again"

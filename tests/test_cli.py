@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -58,6 +59,38 @@ def test_option_out_of_range_is_one_line() -> None:
 def test_report_of_no_package_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "nowhere.pagedc"]) == 2
     assert_one_line(capsys.readouterr().err, "nowhere.pagedc")
+
+
+def test_report_of_a_file_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello")
+    assert main(["report", str(tmp_path / "text")]) == 2
+    assert_one_line(capsys.readouterr().err, "text is not a package")
+
+
+def test_an_output_that_is_no_package_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "x").touch()
+    code = (
+        "import sys; from pagedc.cli import main; "
+        "code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    words = [sys.executable, "-c", code, "compile", "smollm2-135m", "-o", str(tmp_path / "letters")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert_one_line(done.stderr, "letters: exists and is not a package")
+
+
+def test_without_triton_a_gpu_is_refused_in_one_line() -> None:
+    code = (
+        "import sys; import pagedc.compiler.targets as targets\n"
+        "sys.modules['triton'] = None\n"  # what imports it fails
+        "targets.find_spec = lambda name: None\n"
+        "from pagedc.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, "compile", "smollm2-135m", "--target", "cuda:sm_90", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert_one_line(done.stderr, "needs Triton: pip install triton")
 
 
 def test_missing_compiler_says_how_to_get_it(

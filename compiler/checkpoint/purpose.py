@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PretrainedConfig
 
@@ -34,9 +34,9 @@ def read_purpose(directory: Path, config: PretrainedConfig, *, has_head: bool) -
     """Raises UnsupportedError for an embedding model that does more than pool."""
     pooling: Pooling = "mean"
     for module in _modules(directory):
-        kind = module.get("type", "").rpartition(".")[2]
+        kind = str(module.get("type", "")).rpartition(".")[2]
         if kind == "Pooling":
-            pooling = _pooling(directory / module.get("path", "") / "config.json")
+            pooling = _pooling(directory / str(module.get("path", "")) / "config.json")
         elif kind not in ("Transformer", "Normalize") and not has_head:
             raise UnsupportedError(f"{directory}: its embeddings go through a {kind}, which is not supported")
     sizes = getattr(config, "matryoshka_dimensions", None)
@@ -49,7 +49,7 @@ def read_purpose(directory: Path, config: PretrainedConfig, *, has_head: bool) -
     return Purpose(has_head, Embedding(pooling, sizes))
 
 
-def _modules(directory: Path) -> list[dict[str, str]]:
+def _modules(directory: Path) -> list[dict[str, Any]]:
     path = directory / MODULES
     try:
         found = json.loads(path.read_bytes()) if path.is_file() else []

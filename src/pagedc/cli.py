@@ -33,7 +33,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code; see DESIGN for the codes."""
+    """Run one command and return its exit code: `--help` says what each means."""
     words = sys.argv[1:] if argv is None else argv
     try:
         return _dispatch(words)

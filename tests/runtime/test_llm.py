@@ -139,6 +139,12 @@ def test_one_bad_prompt_leaves_nothing_behind(model: LLM) -> None:
     assert model.generate("the", greedy())[0].finish_reason == "length"
 
 
+@pytest.mark.parametrize("messages", [[], "Hello", ["Hello"]])
+def test_what_is_no_conversation(model: LLM, messages: Any) -> None:
+    with pytest.raises(RequestError, match="messages are a list of one or more"):
+        model.chat(messages, greedy())
+
+
 def test_without_a_chat_template(model: LLM) -> None:
     model._prompter.close()
     model._prompter.chat_template = None
@@ -194,3 +200,5 @@ def test_a_package_for_a_machine_that_this_is_not_is_refused(package: Path) -> N
 def test_embeddings(model: LLM, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RequestError, match="no hidden states"):
         model.embed("the")
+    with pytest.raises(RequestError, match="pooling is 'max', not one of mean, last, cls"):
+        model.embed("the", pooling="max")  # type: ignore[arg-type]

@@ -87,8 +87,12 @@ def test_half_a_character_is_refused() -> None:
 
 
 def test_what_is_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match=r"put a tokenizer\.json beside the weights"):
+        Tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").mkdir()
     with pytest.raises(PackageError, match=r"tokenizer\.json: cannot be read"):
         Tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").rmdir()
     for content in (b"", b"{}", b"\xff", b'{"model": 3}'):
         (tmp_path / "tokenizer.json").write_bytes(content)
         with pytest.raises(PackageError, match=r"tokenizer\.json: no tokenizer") as caught:

@@ -59,6 +59,13 @@ def test_a_model_without_a_head_gives_embeddings(bare: tuple[Path, LlamaModel], 
             llm.generate(ids)
 
 
+@pytest.mark.parametrize("wrong", [{"type": 5}, {"type": "x.Pooling", "path": 5}, {"type": None}])
+def test_modules_that_are_none(bare: tuple[Path, LlamaModel], wrong: dict[str, Any]) -> None:
+    (bare[0] / "modules.json").write_text(json.dumps([wrong]))
+    with pytest.raises(UnsupportedError):
+        open_checkpoint(str(bare[0]))
+
+
 def test_a_causal_lm_generates(save: Save, llama: LlamaConfig) -> None:
     purpose = open_checkpoint(str(save(llama)[0])).purpose
     assert purpose.generates
