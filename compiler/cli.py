@@ -112,7 +112,8 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
         "--tune",
         choices=get_args(Mode),
         default="none",
-        help="time kernels on this machine: quick takes up to 15 s, full 3 minutes (default: %(default)s)",
+        help="time kernels on this machine for up to 15 s or 3 minutes; a GPU's are compiled first "
+        "(default: %(default)s)",
     )
     add("--tuning", type=Path, metavar="FILE", help="choose as a tuning.json says, and time nothing")
     add("--random-weights", action="store_true", help="draw the weights: a config alone is enough")

@@ -10,7 +10,7 @@ import msgspec
 
 from pagedc.compiler.errors import CheckpointError
 from pagedc.compiler.progress import PhaseTime
-from pagedc.compiler.tuning import TUNING_NAME, Tuning
+from pagedc.compiler.tuning import TUNING_NAME, TunedKernel, Tuning
 from pagedc.runtime.manifest import BROKEN_JSON, Accuracy, Manifest, manifest_path, parse_manifest
 
 if TYPE_CHECKING:
@@ -97,29 +97,35 @@ def _table(tuning: Tuning) -> Any:
     from rich.text import Text
 
     bandwidth = "" if tuning.read_bandwidth is None else f", {tuning.read_bandwidth / 1e9:.1f} GB/s read"
-    table = Table(title=f"{tuning.device}{bandwidth}", title_justify="left", title_style="dim")
-    for name, right in (
-        ("kernel", False),
-        ("shape", False),
-        ("candidates", True),
-        ("config", False),
-        ("µs", True),
-        ("% of limit", True),
-        ("speed-up", True),
-    ):
+    peak = f", {tuning.peak / 1e12:.0f} TFLOP/s" if tuning.peak and tuning.arch else ""
+    title = f"{tuning.device}{bandwidth}{peak}{', not tuned' if tuning.mode == 'none' else ''}"
+    table = Table(title=title, title_justify="left", title_style="dim")
+    is_gpu = bool(tuning.arch)
+    columns = [("kernel", False), ("shape", False), ("candidates", True)]
+    columns += [("left out", False)] if is_gpu else []
+    columns += [("config", False), ("µs", True)] + ([("achieved", True)] if is_gpu else [])
+    for name, right in (*columns, ("% of limit", True), ("speed-up", True)):
         table.add_column(name, justify="right" if right else "left", no_wrap=right)
     for row in tuning.kernels:
-        cells = (
-            row.kernel,
-            row.shape,
-            str(row.candidates),
-            row.config,
-            _number(row.microseconds, "{:.1f}"),
-            _number(row.percent_of_limit, "{:.0f}"),
-            _number(row.speedup, "{:.2f} ×"),
-        )
+        cells = [row.kernel, row.shape, str(row.candidates)]
+        cells += [left_out(row)] if is_gpu else []
+        cells += [row.config, _number(row.microseconds, "{:.1f}")] + ([achieved(row)] if is_gpu else [])
+        cells += [_number(row.percent_of_limit, "{:.0f}"), _number(row.speedup, "{:.2f} ×")]
         table.add_row(*(Text(cell) for cell in cells))
     return table
+
+
+def left_out(row: TunedKernel) -> str:
+    """How many candidates were not timed, and why: "54 predicted slower, 2 spills"."""
+    return ", ".join(f"{count} {reason}" for reason, count in row.pruned.items())
+
+
+def achieved(row: TunedKernel) -> str:
+    """In what binds: "3.91 TB/s" or "612 TFLOP/s"."""
+    if row.rate is None:
+        return "–"
+    unit = "TB/s" if row.limit == "bandwidth" else "TFLOP/s"
+    return f"{row.rate / 1e12:.3g} {unit}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pagedc.compiler.package_files import facts
 from pagedc.compiler.render import environment
+from pagedc.compiler.report import achieved, left_out
 from pagedc.compiler.tuning import TunedKernel, Tuning
 from pagedc.runtime.manifest import Manifest
 
@@ -38,7 +39,7 @@ class Roofline(NamedTuple):
 
 def report_page(manifest: Manifest, tuning: Tuning, source: str) -> str:
     """The page: the same text for the same facts. No script, nothing from elsewhere."""
-    rows = [row for row in tuning.kernels if row.microseconds is not None]
+    rows = [row for row in tuning.kernels if row.microseconds is not None or tuning.arch]
     return (
         environment()
         .get_template("package/report.html.jinja")
@@ -46,7 +47,8 @@ def report_page(manifest: Manifest, tuning: Tuning, source: str) -> str:
             name=manifest.model.name,
             facts=facts(manifest, source),
             tuning=tuning,
-            rows=rows,
+            rows=[(row, left_out(row), achieved(row)) for row in rows],
+            is_timed=any(row.microseconds is not None for row in rows),
             roofline=roofline(tuning),
             width=WIDTH,
             height=HEIGHT,

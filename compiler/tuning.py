@@ -23,7 +23,7 @@ class TunedKernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kernel: str  # "linear"
     shape: str  # "T=1 N=960 K=576 int4_g32_min": with `kernel`, the key of the row
-    candidates: int  # that were timed; 1 = there was nothing to choose
+    candidates: int  # that were timed; 1 = there was nothing to choose, 0 = a default that nobody timed
     config: str  # of the chosen one: "panels=2 tokens=4"
     microseconds: float | None = None  # None = not timed
     percent_of_limit: float | None = None  # of the machine's read bandwidth or arithmetic, whichever binds
@@ -31,6 +31,8 @@ class TunedKernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     constants: dict[str, int] = {}  # of the chosen one, as the target prints them; {} = its default
     limit: Literal["bandwidth", "arithmetic"] | None = None  # which of the two binds
     intensity: float | None = None  # operations a byte that must be read: its place in a roofline
+    rate: float | None = None  # achieved: bytes a second, or operations a second where arithmetic binds
+    pruned: dict[str, int] = {}  # candidates that were not timed, by reason: "spills", "predicted slower"
 
 
 class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +45,7 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peak: float | None = None  # operations a second of the product the kernels use, operands in registers
     threads: int | None = None
     source: str = ""  # hash of the kernels' text and the compiler's flags: another one makes the rows void
+    arch: str = ""  # of a GPU: "sm_90"; "" = a CPU
 
 
 def dump_tuning(tuning: Tuning) -> bytes:

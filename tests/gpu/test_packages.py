@@ -29,6 +29,7 @@ def compiled(name: str, directory: Path, dtype: str) -> tuple[Path, torch.nn.Mod
         max_num_seqs=8,
         max_num_batched_tokens=32,
         max_model_len=256,
+        threads=4,  # several tests run at once
     )
     return package, model
 

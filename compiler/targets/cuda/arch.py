@@ -1,6 +1,7 @@
 """The GPU architectures that a package can be compiled for, and what is the same on all."""
 
 import ctypes
+from typing import NamedTuple
 
 from pagedc.compiler.errors import OptionError
 
@@ -18,7 +19,7 @@ def parse_target(text: str) -> str:
         raise OptionError(
             f"target is {text!r}, not one of: cpu, cuda, {', '.join(f'cuda:{a}' for a in ARCHS)}"
         )
-    return arch or _gpu_here() or DEFAULT
+    return arch or _arch_here() or DEFAULT
 
 
 def has_pdl(arch: str) -> bool:
@@ -26,16 +27,30 @@ def has_pdl(arch: str) -> bool:
     return ARCHS.get(arch, 0) >= 90
 
 
-def _gpu_here() -> str | None:
-    """The newest architecture of ARCHS that this machine's first GPU runs."""
+class Gpu(NamedTuple):
+    """The first GPU of this machine."""
+
+    name: str  # "NVIDIA H200"
+    arch: str  # "sm_90"
+
+
+def gpu_here() -> Gpu | None:
+    """None where there is no driver or no GPU."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(256)
     if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
         return None
     cuda.cuDeviceGetAttribute(ctypes.byref(major), MAJOR, device)
     cuda.cuDeviceGetAttribute(ctypes.byref(minor), MINOR, device)
-    found = 10 * major.value + minor.value
-    return next((name for name, number in ARCHS.items() if number == found), None)
+    cuda.cuDeviceGetName(name, len(name), device)
+    return Gpu(name.value.decode(), f"sm_{major.value}{minor.value}")
+
+
+def _arch_here() -> str | None:
+    """This machine's, if it is one of ARCHS."""
+    gpu = gpu_here()
+    return gpu.arch if gpu is not None and gpu.arch in ARCHS else None

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import types
 from dataclasses import asdict
 from pathlib import Path
@@ -38,16 +39,18 @@ def describe(binary: Binary) -> dict[str, Any]:
 
 
 def compile_binaries(
-    package: Path, binaries: list[Binary], arch: str, processes: int
+    package: Path, binaries: list[Binary], arch: str, processes: int, *, seconds: float | None = None
 ) -> list[dict[str, Any]]:
     """Write a cubin for each into the package's kernels; returns what a launch must know of each.
 
-    Raises ToolchainError with the first complaint of Triton or ptxas.
+    Raises ToolchainError with the first complaint of Triton or ptxas. With `seconds`, for the tuner, a
+    complaint becomes a binary's `failed`, as does the end of the time; others have `registers` and `spilled`.
     """
     jobs = [{"index": index, **asdict(binary)} for index, binary in enumerate(binaries)]
     shares = [jobs[start::processes] for start in range(processes) if jobs[start::processes]]
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"} | ENVIRONMENT
     command = [sys.executable, "-m", "pagedc.compiler.targets.cuda.cross_compile", str(package), arch]
+    command += [] if seconds is None else [str(seconds)]
     workers = []
     for share in shares:
         worker = subprocess.Popen(
@@ -78,9 +81,36 @@ def main() -> int:
     root.__path__ = [str(package)]
     sys.modules[PACKAGE] = root
     sys.dont_write_bytecode = True  # nothing may appear in the package
-    results = {job["index"]: _compile(job, package, ARCHS[arch]) for job in json.load(sys.stdin)}
+    limit = float(sys.argv[3]) if len(sys.argv) > 3 else None
+    begin, results = time.monotonic(), {}
+    for job in json.load(sys.stdin):
+        if limit is None:
+            results[job["index"]] = _compile(job, package, ARCHS[arch])
+        elif time.monotonic() - begin > limit:
+            results[job["index"]] = {"failed": "no time to compile"}
+        else:
+            results[job["index"]] = _try(job, package, ARCHS[arch])
     json.dump(results, sys.stdout)
     return 0
+
+
+def _try(job: dict[str, Any], package: Path, capability: int) -> dict[str, Any]:
+    """A candidate of the tuner."""
+    try:
+        entry = _compile(job, package, capability)
+    except SystemExit:
+        return {"failed": "does not compile"}
+    return entry | _usage(package / "kernels" / entry["file"])
+
+
+def _usage(cubin: Path) -> dict[str, int]:
+    """Registers and spilled bytes of a thread, as Triton's own cuobjdump reads them."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    command = [str(tool), "--dump-resource-usage", str(cubin)]
+    found = dict(re.findall(r"\b(REG|STACK|LOCAL):(\d+)", subprocess.check_output(command, text=True)))
+    return {"registers": int(found["REG"]), "spilled": int(found["STACK"]) + int(found["LOCAL"])}
 
 
 def _compile(job: dict[str, Any], package: Path, capability: int) -> dict[str, Any]:

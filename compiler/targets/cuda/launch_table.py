@@ -6,7 +6,7 @@ parameter of the kernel with an offset in bytes.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
@@ -107,12 +107,20 @@ class LaunchTable:
         """Plan a kernel for every bucket."""
         sizes = {}
         for bucket in buckets:
-            arguments = Arguments()
-            launches = kernel.make(arguments, bucket)
-            sizes[str(bucket)] = [self._launch(launch, arguments) for launch in launches]
-            for name, most in self.scratch_bytes.items():
-                self.scratch_bytes[name] = max(most, arguments.num_bytes.get(name, 0))
+            sizes[str(bucket)], _ = self.plan(kernel, bucket)
         self.kernels[kernel.name] = {"dimension": kernel.dimension, "launches": sizes}
+
+    def plan(self, kernel: Kernel, bucket: int) -> tuple[list[dict[str, Any]], Arguments]:
+        """The launches of a kernel for one bucket, and what they are given."""
+        arguments = Arguments()
+        launches = [self._launch(launch, arguments) for launch in kernel.make(arguments, bucket)]
+        for name, most in self.scratch_bytes.items():
+            self.scratch_bytes[name] = max(most, arguments.num_bytes.get(name, 0))
+        return launches, arguments
+
+    def all_launches(self) -> Iterable[list[dict[str, Any]]]:
+        """Of every kernel and bucket."""
+        return (launches for kernel in self.kernels.values() for launches in kernel["launches"].values())
 
     def _launch(self, launch: Any, arguments: Arguments) -> dict[str, Any]:
         signature = launch.signature()
@@ -139,15 +147,14 @@ class LaunchTable:
         }
 
 
-def global_scratch_bytes(kernels: dict[str, Any], binaries: list[dict[str, Any]]) -> int:
+def global_scratch_bytes(launches: Iterable[list[dict[str, Any]]], binaries: list[dict[str, Any]]) -> int:
     """What the neediest launch wants beside its arguments: Triton keeps tensor descriptors there."""
     sizes: list[int] = [
         prod(launch["grid"]) * int(binaries[launch["binary"]].get("global_scratch", 0))
-        for kernel in kernels.values()
-        for launches in kernel["launches"].values()
-        for launch in launches
+        for of_kernel in launches
+        for launch in of_kernel
     ]
-    return max(sizes)
+    return max(sizes, default=0)
 
 
 def _plain(value: Any) -> Any:

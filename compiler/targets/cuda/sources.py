@@ -1,11 +1,22 @@
 """The sources that a package carries, made independent of pagedc: what they import lies beside them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pagedc.kernels.triton as triton_kernels
 import pagedc.templates.cuda as cuda_templates
+from pagedc.compiler.targets.cuda.kernels import Kernels
+from pagedc.compiler.targets.cuda.launch_table import Binary
+from pagedc.compiler.targets.cuda.rows_file import HELPERS, print_file
 
 PREFIXES = {"pagedc.kernels.triton": "kernels", "pagedc.templates.cuda.launcher": "launcher"}
+
+
+def kernel_sources(kernels: Kernels, binaries: Iterable[Binary]) -> dict[str, str]:
+    """File → text: what `binaries` are compiled from, with the printed row kernels, and the launcher."""
+    rows = relative(print_file(kernels.printed.values()))
+    modules = {binary.module for binary in binaries} | set(HELPERS)
+    return {"kernels/rows.py": rows} | package_sources(modules)
 
 
 def package_sources(modules: set[str]) -> dict[str, str]:

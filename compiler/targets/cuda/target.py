@@ -1,6 +1,6 @@
 """NVIDIA GPUs: one readable model.py, and Triton kernels as source and as cubins."""
 
-from pagedc.compiler.errors import OptionError, UnsupportedError
+from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import STATEFUL
 from pagedc.compiler.options import CompileOptions
 from pagedc.compiler.program import Program
@@ -11,13 +11,14 @@ from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cuda import row_printer
 from pagedc.compiler.targets.cuda.arch import BLOCK_SIZE, INTERPRETER, has_pdl, parse_target
 from pagedc.compiler.targets.cuda.buckets import buckets_of
-from pagedc.compiler.targets.cuda.configs import Configs
 from pagedc.compiler.targets.cuda.cross_compile import compile_binaries, describe
 from pagedc.compiler.targets.cuda.emit import emit
 from pagedc.compiler.targets.cuda.kernels import Kernels, kv_block_bytes
 from pagedc.compiler.targets.cuda.launch_table import LaunchTable, dump, global_scratch_bytes
-from pagedc.compiler.targets.cuda.rows_file import HELPERS, print_file
-from pagedc.compiler.targets.cuda.sources import package_sources, relative
+from pagedc.compiler.targets.cuda.points import Point, Recorder, points_of
+from pagedc.compiler.targets.cuda.sources import kernel_sources
+from pagedc.compiler.targets.cuda.tuned import tuned
+from pagedc.compiler.targets.cuda.tuned_rows import configs_of, default_row
 from pagedc.compiler.targets.cuda.weight_layout import CudaLayout
 from pagedc.compiler.tuning import Tuning
 from pagedc.runtime import manifest
@@ -35,7 +36,8 @@ class CudaTarget:
     def __init__(self, options: CompileOptions) -> None:
         """Raises OptionError for an unknown architecture."""
         self.arch = parse_target(options.target)
-        self.processes = options.threads
+        self._options = options
+        self._tuning: Tuning | None = None
         self.scratch_bytes = 0
         self.table = LaunchTable(pdl=has_pdl(self.arch))
         self.buckets: dict[str, list[int]] = {}
@@ -50,8 +52,10 @@ class CudaTarget:
         return row_printer.print_body(kernel)
 
     def tune(self, program: Program, facts: Facts, phase: Phase) -> None:
-        """Raises OptionError: there is nothing to choose from yet."""
-        raise OptionError("the kernels of cuda are not timed: give --tune none, and no --tuning")
+        """Choose the configs of the kernels. Raises OptionError, ToolchainError, UnsupportedError."""
+        _refuse_state(program)
+        kernels, points = self._points(program, facts)
+        self._tuning = tuned(kernels, points, self.arch, self._options, phase)
 
     def emit(self, writer: PackageWriter, program: Program, facts: Facts) -> str:
         """Write model.py, the printed row kernels, and the kernels and launcher that they need.
@@ -59,7 +63,11 @@ class CudaTarget:
         Raises UnsupportedError where a layer carries state from token to token.
         """
         _refuse_state(program)
-        kernels = Kernels(program, facts, Configs(), self.table.pdl)
+        kernels, points = self._points(program, facts)
+        if self._tuning is None:
+            rows = {(row.kernel, row.shape): row for row in map(default_row, points)}
+            self._tuning = Tuning(self.arch, "none", [*rows.values()], arch=self.arch)
+        kernels.configs = configs_of(points, self._tuning.kernels)
         self.buckets = buckets_of(facts.limits)
         for kernel in kernels.kernels.values():
             self.table.add(kernel, self.buckets[kernel.dimension])
@@ -67,9 +75,7 @@ class CudaTarget:
         self.scratch_bytes = sum(sizes.values())
         source = emit(program, kernels, self.arch, sizes["scratch"], sizes["counters"])
         writer.write_text(SOURCE, source)
-        writer.write_text("kernels/rows.py", relative(print_file(kernels.printed.values())))
-        modules = {binary.module for binary in self.table.binaries} | set(HELPERS)
-        for name, text in package_sources(modules).items():
+        for name, text in kernel_sources(kernels, self.table.binaries).items():
             writer.write_text(name, text)
         return f"{SOURCE}, {source.count(chr(10))} lines"
 
@@ -79,10 +85,10 @@ class CudaTarget:
         entries = [describe(binary) for binary in binaries]
         note = "no cubins: the interpreter's"
         if self.arch != INTERPRETER:
-            facts = compile_binaries(writer.directory, binaries, self.arch, self.processes)
+            facts = compile_binaries(writer.directory, binaries, self.arch, self._options.threads)
             entries = [entry | fact for entry, fact in zip(entries, facts, strict=True)]
             note = f"{len(entries)} cubins for {self.arch}"
-        scratch = global_scratch_bytes(self.table.kernels, entries)
+        scratch = global_scratch_bytes(self.table.all_launches(), entries)
         self.scratch_bytes += scratch
         table = {
             "arch": self.arch,
@@ -110,8 +116,12 @@ class CudaTarget:
         )
 
     def tuning(self) -> Tuning:
-        """Nothing was timed."""
-        return Tuning(self.arch, "none")
+        """What was timed; else each kernel's default, marked as not tuned."""
+        return self._tuning or Tuning(self.arch, "none")
+
+    def _points(self, program: Program, facts: Facts) -> tuple[Kernels, list[Point]]:
+        kernels = Kernels(program, facts, Recorder(), self.table.pdl)
+        return kernels, points_of(kernels, buckets_of(facts.limits))
 
 
 def _refuse_state(program: Program) -> None:

@@ -2,7 +2,11 @@
 // kernels do nothing but are checked and counted. Structs are written from cuda.h, not from the launcher's.
 //
 // A captured graph keeps what was put on the stream and does it again when it is launched. Every launch is
-// written to $FAKE_CUDA_LOG: its kernel, grid, threads, and the attributes that it has.
+// written to $FAKE_CUDA_LOG, if set: its kernel, grid, threads, and the attributes that it has.
+//
+// Time is a model: a launch takes 1 µs and 10 ns for each program, and 1 µs for each 128 threads of a program beyond the
+// first; a copy takes its bytes at 4 TB/s. A graph really takes $FAKE_CUDA_SLEEP ms, if set. Launches of the kernel
+// $FAKE_CUDA_BROKEN with 256 threads fail.
 
 #include <cstdint>
 #include <cstdio>
@@ -12,6 +16,8 @@
 #include <functional>
 #include <string>
 #include <vector>
+
+#include <unistd.h>
 
 namespace {
 
@@ -59,7 +65,15 @@ size_t num_put = 0, num_done = 0;
 thread_local bool has_context = false;
 int num_allocations = 0;
 
+double now = 0;  // µs, on the stream
+
+struct Event {
+  size_t place = 0;  // on the stream
+  double time = 0;
+};
+
 void log(const char* line) {
+  if (!getenv("FAKE_CUDA_LOG")) return;
   if (FILE* file = fopen(getenv("FAKE_CUDA_LOG"), "a")) {
     fprintf(file, "%s\n", line);
     fclose(file);
@@ -94,9 +108,10 @@ extern "C" {
 int cuInit(unsigned flags) { return flags; }
 int cuDeviceGet(int* device, int index) { return *device = index; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
-  *value = attribute == 75 ? atoi(getenv("FAKE_CUDA_MAJOR")) : 0;
+  *value = attribute == 75 ? atoi(getenv("FAKE_CUDA_MAJOR")) : attribute == 38 ? 1 << 20 : 0;
   return 0;
 }
+int cuDeviceGetName(char* name, int size, int) { snprintf(name, size, "Fake GPU"); return 0; }
 int cuDevicePrimaryCtxRetain(void** context, int) { *context = &capturing; return 0; }
 int cuDevicePrimaryCtxRelease_v2(int) {
   char line[64];
@@ -111,9 +126,18 @@ int cuGetErrorName(int, const char** text) { *text = "CUDA_ERROR_FAKE"; return 0
 int cuStreamCreate(void** stream, unsigned) { *stream = &num_allocations; return 0; }
 int cuStreamDestroy_v2(void*) { return 0; }
 int cuStreamSynchronize(void*) { return do_up_to(num_put); }
-int cuEventCreate(void** event, unsigned) { *event = new size_t{0}; return 0; }
-int cuEventRecord(void* event, void*) { *static_cast<size_t*>(event) = num_put; return 0; }
-int cuEventSynchronize(void* event) { return do_up_to(*static_cast<size_t*>(event)); }
+int cuEventCreate(void** event, unsigned) { *event = new Event; return 0; }
+int cuEventRecord(void* event, void*) {
+  Event* const point = static_cast<Event*>(event);
+  const int code = enqueue([=] { point->time = now; });
+  point->place = num_put;
+  return code;
+}
+int cuEventSynchronize(void* event) { return do_up_to(static_cast<Event*>(event)->place); }
+int cuEventElapsedTime(float* ms, void* begin, void* end) {
+  *ms = static_cast<float>((static_cast<Event*>(end)->time - static_cast<Event*>(begin)->time) / 1e3);
+  return 0;
+}
 
 int cuMemAlloc_v2(unsigned long long* address, size_t bytes) {
   if (bytes > size_t{1} << 30) return 2;
@@ -137,6 +161,9 @@ int cuMemsetD8Async(unsigned long long address, unsigned char value, size_t byte
 }
 int cuMemcpyHtoDAsync_v2(unsigned long long target, const void* source, size_t bytes, void*) {
   return enqueue([=] { memcpy(reinterpret_cast<void*>(target), source, bytes); });
+}
+int cuMemcpyDtoDAsync_v2(unsigned long long, unsigned long long, size_t bytes, void*) {
+  return enqueue([=] { now += 2.0 * bytes / 4e6; });
 }
 int cuMemcpyDtoHAsync_v2(void* target, unsigned long long source, size_t bytes, void*) {
   return enqueue([=] { memcpy(target, reinterpret_cast<void*>(source), bytes); });
@@ -171,11 +198,17 @@ int cuLaunchKernelEx(const LaunchConfig* config, void* function, void** paramete
   if (config->block_x < 32 || config->block_x > 1024 || config->block_y != 1 || config->block_z != 1) return 1;
   if (!config->grid_x || !config->grid_y || !config->grid_z || config->grid_y > 65535) return 1;
   if (int(config->shared_bytes) > kernel.max_shared || (config->num_attrs && !has_pdl)) return 1;
+  const char* broken = getenv("FAKE_CUDA_BROKEN");
+  if (broken && kernel.name == broken && config->block_x == 256) return 719;
+  const double micros = 1 + 0.01 * config->grid_x * config->grid_y * config->grid_z + (config->block_x - 1) / 128;
   char line[256];
   snprintf(line, sizeof line, "%s grid %u %u %u threads %u pdl %d", kernel.name.c_str(), config->grid_x,
            config->grid_y, config->grid_z, config->block_x, has_pdl);
   const std::string text = line;
-  return enqueue([=] { log(text.c_str()); });
+  return enqueue([=] {
+    now += micros;
+    log(text.c_str());
+  });
 }
 
 int cuStreamBeginCapture_v2(void*, int) { capturing = new std::vector<Work>; return 0; }
@@ -189,6 +222,7 @@ int cuGraphExecDestroy(void* graph) { delete static_cast<std::vector<Work>*>(gra
 int cuGraphLaunch(void* graph, void*) {
   return enqueue([=] {
     log("graph");
+    if (const char* ms = getenv("FAKE_CUDA_SLEEP")) usleep(1000 * atoi(ms));
     for (const Work& work : *static_cast<std::vector<Work>*>(graph)) work();
   });
 }
