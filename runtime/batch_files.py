@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import msgspec
 
 from pagedc.runtime.errors import RequestError, UsageError
+from pagedc.runtime.manifest import BROKEN_JSON
 from pagedc.runtime.server.json_body import decode_body, quoted
 
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
@@ -66,10 +67,15 @@ def count_lines(path: Path) -> int:
 def take_up(path: Path) -> set[str]:
     """Ids of the requests that an earlier run has answered; what it failed at is taken out of the file.
 
-    Raises UsageError for a file that is none of a batch's.
+    Raises UsageError for a file that is none of a batch's, and for one that cannot be written again.
     """
-    if not path.exists():
-        return set()
+    try:
+        return _take_up(path) if path.exists() else set()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be taken up: {error.strerror}") from None
+
+
+def _take_up(path: Path) -> set[str]:
     answered: set[str] = set()
     kept: list[bytes] = []
     with path.open("rb") as file:
@@ -78,7 +84,7 @@ def take_up(path: Path) -> set[str]:
                 break  # cut short when that run ended
             try:
                 line = msgspec.json.decode(data, type=_OutputLine)
-            except msgspec.MsgspecError:
+            except BROKEN_JSON:
                 raise UsageError(
                     f"{path}, line {number}: no line of a batch's output; name another file"
                 ) from None

@@ -14,7 +14,9 @@ ROWS = {"ONE_PANELS": 2, "TOKENS": 3, "PANELS": 2, "AHEAD": 0}
 
 
 @pytest.mark.parametrize("tiny_package", ["bfloat16"], indirect=True)
-def test_a_tuned_package_says_the_same(tiny_model: Path, tiny_package: Path, tmp_path: Path) -> None:
+def test_a_tuned_package_says_the_same(
+    tiny_model: Path, tiny_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = (tiny_package / "model.cpp").read_text()
     assert "struct Tuned" not in text
     rows = [
@@ -39,3 +41,7 @@ def test_a_tuned_package_says_the_same(tiny_model: Path, tiny_package: Path, tmp
     assert (tuned / "tuning.json").read_bytes() == plain.read_bytes()
     Package.open(tuned, verify=True)
     assert generate(tuned, prompts, num_tokens=9).outputs == expected.outputs
+
+    (tuned / "model.cpp").unlink()
+    assert main(["tune", str(tuned), "--tuning", str(plain)]) == 2
+    assert "tuned.pagedc lacks model.cpp" in capsys.readouterr().err

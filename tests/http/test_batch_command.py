@@ -103,10 +103,12 @@ def test_wrong_files(server: ServerProcess, tmp_path: Path) -> None:
     assert (missing.returncode, "cannot be read" in missing.stderr) == (2, True)
     source.write_text(json.dumps(line("a")))
     assert run_batch(server.url, source, source).returncode == 2
-    output.write_text("a file of mine\n")
-    foreign = run_batch(server.url, source, output)
-    assert foreign.returncode == 2
-    assert output.read_text() == "a file of mine\n"
+    for content in (b"a file of mine\n", b'{"custom_id": "\xff"}\n'):
+        output.write_bytes(content)
+        foreign = run_batch(server.url, source, output)
+        assert foreign.returncode == 2
+        assert len(foreign.stderr.splitlines()) == 1
+        assert output.read_bytes() == content
 
 
 def test_a_full_disk_is_one_line(server: ServerProcess, tmp_path: Path) -> None:
@@ -115,6 +117,9 @@ def test_a_full_disk_is_one_line(server: ServerProcess, tmp_path: Path) -> None:
     done = run_batch(server.url, source, output, file_size=4096)
     assert done.returncode == 1
     assert re.fullmatch(r"pagedc batch: error: \S+: File too large; \d+ answers are in it, .*\n", done.stderr)
+    done = run_batch(server.url, source, output, file_size=100)  # nor is there room to take up what is there
+    assert done.returncode == 2
+    assert re.fullmatch(r"pagedc batch: error: \S+: cannot be taken up: File too large\n", done.stderr)
     assert run_batch(server.url, source, output).returncode == 0
     assert sorted(int(each["custom_id"]) for each in read(output)) == list(range(40))
 

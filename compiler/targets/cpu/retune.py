@@ -75,6 +75,9 @@ def _checked_source(package: Path, manifest: Manifest) -> str:
     lacking = set(manifest.target.cpu_features) - toolchain.cpu_flags()
     if lacking:
         raise OptionError(f"{package} needs {', '.join(sorted(lacking))}, which this machine has not")
+    for name in manifest.files:
+        if not (package / name).is_file():
+            raise OptionError(f"{package} lacks {name}: copy the package again, or compile the model again")
     for header in source_files():
         carried = package / "kernels" / header.name
         if not carried.is_file() or carried.read_bytes() != header.read_bytes():
