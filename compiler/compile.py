@@ -53,6 +53,7 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
     output = PackageWriter(options.output)
     with progress.phase("load") as phase:
         checkpoint = open_checkpoint(options.model, random_weights=options.random_weights, lora=options.lora)
+        _max_model_len(checkpoint, options, None)  # refused now rather than after the trace
         phase.note(f"{checkpoint.name}, {checkpoint.config.model_type}")
     with progress.phase("trace") as phase:
         graph = trace(checkpoint.config)

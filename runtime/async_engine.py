@@ -58,6 +58,7 @@ class AsyncEngine:
     ) -> None:
         self.stats = EngineStats()  # as of the last step
         self.num_restarts = 0
+        self.start_seconds = 0.0  # from the start of the process until it took requests, the last time
         self._backoff = 0.0  # seconds before the next restart
         self._start_message = Start(str(Path(package).absolute()), options or EngineOptions())
         self._command = command
@@ -201,6 +202,7 @@ class AsyncEngine:
         try:
             await client.connect(self._take, self._lost)
             ready.set_result(await client.ready())
+            self.start_seconds = client.age
         except PagedcError as error:
             self._client = None
             await client.close()

@@ -18,7 +18,7 @@ from pagedc.runtime.messages import TokenEvent
 from pagedc.runtime.outputs import OutputCollector, OutputDelta, RequestOutput
 from pagedc.runtime.package import Package
 from pagedc.runtime.pooling import Pooling, check_dimensions, choose_pooling, unit_embedding
-from pagedc.runtime.prompting import Prompt, Prompter
+from pagedc.runtime.prompting import Prompt, Prompter, checked_params
 from pagedc.runtime.sampling_params import SamplingParams
 
 
@@ -114,7 +114,7 @@ class AsyncLLM:
     def _collector(self, token_ids: list[int], params: SamplingParams | None) -> OutputCollector:
         self._num_requests += 1
         return OutputCollector(
-            str(self._num_requests), self._prompter.tokenizer, token_ids, params or SamplingParams()
+            str(self._num_requests), self._prompter.tokenizer, token_ids, checked_params(params)
         )
 
     async def _finish(self, token_ids: list[int], params: SamplingParams | None) -> RequestOutput:
@@ -135,7 +135,7 @@ class AsyncLLM:
         events = self.engine.generate(
             collector.request_id,
             collector.output.prompt_token_ids,
-            params or SamplingParams(),
+            checked_params(params),
             pooling=pooling,
         )
         async with contextlib.aclosing(cast(AsyncGenerator[TokenEvent, None], events)) as source:

@@ -29,11 +29,10 @@ class EngineClient:
     """Tells a process what to open; `connect` joins it to the running event loop."""
 
     def __init__(self, spawned: SpawnedEngine, start: Start) -> None:
-        self._process, self._socket = spawned
+        self._process, self._socket, self._spawned = spawned
         self._encoder = msgspec.msgpack.Encoder()
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[Ready] | None = None
-        self._spawned = time.monotonic()
         self._socket.sendall(frame(self._encoder.encode(start)))  # fits the socket's buffer: nobody reads yet
 
     @property

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ class SpawnedEngine(NamedTuple):
 
     process: "subprocess.Popen[bytes]"
     socket: socket.socket
+    started: float  # time.monotonic()
 
     def end(self) -> None:
         """See it gone, whatever it is at. Safe to call twice, and of a process that has ended."""
@@ -27,6 +29,7 @@ class SpawnedEngine(NamedTuple):
 
 def spawn_engine(command: Sequence[str] = ENGINE_COMMAND) -> SpawnedEngine:
     """The number of its socket is appended to the command. Raises EngineError if it cannot be started."""
+    started = time.monotonic()
     ours, theirs = socket.socketpair()
     with theirs:
         try:
@@ -36,4 +39,4 @@ def spawn_engine(command: Sequence[str] = ENGINE_COMMAND) -> SpawnedEngine:
         except OSError as error:
             ours.close()
             raise EngineError(f"{command[0]} cannot be started: {error.strerror}") from None
-    return SpawnedEngine(process, ours)
+    return SpawnedEngine(process, ours, started)

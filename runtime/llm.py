@@ -21,7 +21,7 @@ from pagedc.runtime.messages import AddRequest
 from pagedc.runtime.outputs import OutputCollector, OutputDelta, RequestOutput
 from pagedc.runtime.package import Package
 from pagedc.runtime.pooling import Pooling, check_dimensions, choose_pooling, unit_embedding
-from pagedc.runtime.prompting import Prompt, Prompter, list_prompts
+from pagedc.runtime.prompting import Prompt, Prompter, checked_params, list_prompts
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.structured_output import GrammarCompiler
 from pagedc.runtime.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ class LLM:
         Raises RequestError for a prompt that cannot be served.
         """
         each = list_prompts(prompts)
-        given = [params] * len(each) if params is None or isinstance(params, SamplingParams) else list(params)
+        given = list(params) if isinstance(params, list | tuple) else [checked_params(params)] * len(each)
         if len(given) != len(each):
             raise ValueError(f"{len(each)} prompts, but {len(given)} SamplingParams")
         return self._finish([self._prompter.encode(prompt) for prompt in each], given)
@@ -165,7 +165,7 @@ class LLM:
     def _add(
         self, prompt: list[int], params: SamplingParams | None, pooling: Pooling = ""
     ) -> OutputCollector:
-        params = params or SamplingParams()
+        params = checked_params(params)
         with self._lock:
             request_id = str(self._num_requests)
             self._num_requests += 1

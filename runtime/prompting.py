@@ -6,16 +6,28 @@ from typing import Any, cast
 
 from pagedc.runtime.chat_template import ChatTemplate
 from pagedc.runtime.errors import RequestError
+from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
 
 
 def list_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt as a list of one; an empty list is a list of none."""
+    """One prompt as a list of one; an empty list is a list of none. Raises RequestError for anything else."""
+    if not isinstance(prompts, Sequence):
+        raise RequestError(f"a prompt is a text or a list of token ids, not {prompts!r}", param="prompt")
     if isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int)):
         return [cast(Prompt, prompts)]
     return list(cast(Sequence[Prompt], prompts))
+
+
+def checked_params(params: object) -> SamplingParams:
+    """Those that were given, or the defaults for None. Raises RequestError for anything else."""
+    if params is None:
+        return SamplingParams()
+    if not isinstance(params, SamplingParams):
+        raise RequestError(f"params are pagedc.SamplingParams(…), not {params!r}", param="params")
+    return params
 
 
 class Prompter:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from time import perf_counter
 from typing import Literal, Protocol
 
 from pagedc.runtime.errors import NotFoundError, OverloadedError
@@ -28,6 +27,7 @@ class Engine(Protocol):
 
     stats: EngineStats
     num_restarts: int
+    start_seconds: float
 
     @property
     def is_ready(self) -> bool: ...
@@ -110,7 +110,6 @@ class HostedModel:
         return await asyncio.shield(self._starting)
 
     async def _start(self) -> Ready:
-        began = perf_counter()
         if self._falling_asleep is not None:
             await self._falling_asleep  # its memory is needed
             self._falling_asleep = None
@@ -121,12 +120,12 @@ class HostedModel:
         self._needs_engine = False
         self.max_model_len = min(self.model.max_model_len, ready.max_model_len)
         self._max_open = self.limits.max_waiting + ready.max_num_seqs
-        seconds = {"engine": perf_counter() - began, "package": ready.load_seconds}
+        seconds = {"engine": self.engine.start_seconds, "package": ready.load_seconds}
         self.metrics.boot_seconds |= seconds | ready.phases
         logger.info(
             "%s has an engine after %.2f s: %d blocks, %d sequences, context %d",
             self.model.name,
-            perf_counter() - began,
+            self.engine.start_seconds,
             ready.num_blocks,
             ready.max_num_seqs,
             self.max_model_len,

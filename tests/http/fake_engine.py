@@ -31,6 +31,7 @@ class FakeEngine:
     ) -> None:
         self._max_model_len = max_model_len
         self.num_restarts = 0
+        self.start_seconds = 0.0
         self.is_ready = False
         self._delay = delay
         self._boot = boot

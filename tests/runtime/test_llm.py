@@ -48,6 +48,12 @@ def greedy(**changes: Any) -> SamplingParams:
     return SamplingParams(**({"temperature": 0, "max_tokens": 10, "ignore_eos": True} | changes))
 
 
+@pytest.mark.parametrize(("prompt", "params"), [(5, None), ("hi", {"max_tokens": 3}), ("hi", ["max_tokens"])])
+def test_what_is_no_prompt_and_no_params(model: LLM, prompt: Any, params: Any) -> None:
+    with pytest.raises(RequestError, match=r"^a prompt is|^params are"):
+        model.generate(prompt, params)
+
+
 def test_texts_and_token_ids_alike(model: LLM) -> None:
     token_ids = model.tokenizer.encode("the and")
     (text,), (ids,) = model.generate("the and", greedy()), model.generate(token_ids, greedy())

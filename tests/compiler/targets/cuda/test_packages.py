@@ -106,7 +106,7 @@ def test_quantised_experts_agree_with_a_module_of_their_values(tmp_path: Path) -
     package = recompiled(tmp_path / "model", tmp_path / "package", "int4")
     for name, parameter in model.named_parameters():
         held = "int8_g32" if "embed" in name or "lm_head" in name else "int4_g32_min"
-        if parameter.ndim > 1:
+        if parameter.ndim > 1 and not name.endswith(".gate.weight"):  # a router stays as it is
             rows = round_to(parameter.detach().flatten(0, -2), held)
             parameter.data = rows.view(parameter.shape)
     check(package, model, 5e-2)  # what such linears read is bfloat16
