@@ -102,14 +102,16 @@ def test_agrees_with_hugging_face(name: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_quantised_experts_agree_with_a_module_of_their_values(tmp_path: Path) -> None:
-    model = save_model("mixtral", tmp_path / "model", **(CONFIGS["mixtral"] | {"intermediate_size": 64}))
+    # Every expert is chosen: a rounding of what the router reads must not choose another one.
+    changes = {"intermediate_size": 64, "num_experts_per_tok": 4}
+    model = save_model("mixtral", tmp_path / "model", **(CONFIGS["mixtral"] | changes))
     package = recompiled(tmp_path / "model", tmp_path / "package", "int4")
     for name, parameter in model.named_parameters():
         held = "int8_g32" if "embed" in name or "lm_head" in name else "int4_g32_min"
         if parameter.ndim > 1 and not name.endswith(".gate.weight"):  # a router stays as it is
             rows = round_to(parameter.detach().flatten(0, -2), held)
             parameter.data = rows.view(parameter.shape)
-    check(package, model, 5e-2)  # what such linears read is bfloat16
+    check(package, model, 2e-2)  # what such linears read is bfloat16
 
 
 def check(package: Path, model: Any, tolerance: float = TOLERANCE) -> None:
