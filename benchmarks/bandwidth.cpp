@@ -1,6 +1,8 @@
 // Read bandwidth of this machine: every thread sums its own part of a buffer that no cache holds.
 //
 // usage: bandwidth THREADS MEGABYTES PASSES, prints the bytes a second of each pass, one a line.
+#include <sys/mman.h>
+
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -12,6 +14,7 @@
 namespace {
 
 typedef uint64_t Vec __attribute__((vector_size(64)));
+constexpr size_t kPage = 2 << 20;
 constexpr size_t kStreams = 8;  // independent sums: one chain of additions would wait for itself
 
 uint64_t sum(const Vec* data, size_t count) {
@@ -38,9 +41,12 @@ int main(int argc, char** argv) {
     for (size_t t = 0; t < num_threads; ++t) threads.emplace_back(work, t);
     for (std::thread& thread : threads) thread.join();
   };
+  const size_t bytes = (count * sizeof(Vec) + kPage - 1) / kPage * kPage;
   on_all([&](size_t t) {  // touched by the thread that will read it
-    parts[t] = static_cast<Vec*>(aligned_alloc(sizeof(Vec), count * sizeof(Vec)));
-    if (parts[t]) memset(parts[t], 1, count * sizeof(Vec));
+    parts[t] = static_cast<Vec*>(aligned_alloc(kPage, bytes));
+    if (!parts[t]) return;
+    madvise(parts[t], bytes, MADV_HUGEPAGE);  // as weights are mapped
+    memset(parts[t], 1, bytes);
   });
   for (Vec* part : parts)
     if (!part) return 3;
