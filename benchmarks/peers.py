@@ -34,6 +34,8 @@ FIGURES = {
     "streams": "concurrent streams, output tokens/s",
     "first_token": "process start to first token, s",
 }
+OTHER = "llama.cpp Q4_0"
+COLUMNS = ("pagedc", "llama.cpp", OTHER, "OpenVINO", "ONNX Runtime", "transformers")
 README = Path("README.md")
 BEGIN, END = "<!-- peers: written by benchmarks/peers.py -->", "<!-- peers end -->"
 LIBRARIES = {
@@ -211,25 +213,32 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: what each program reached, and how many times that pagedc did."""
-    lines = [
-        "| model | figure | program | median | of read bandwidth | peak memory, MB | pagedc ÷ it (range) |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    """Markdown, a line a case: what each program reached, and how many times that pagedc did."""
+    cases: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     for row in rows:
-        if row["value"] is None:
-            lines.append(f"| {row['model']} | {FIGURES[row['figure']]} | {row['label']} | failed | | | |")
-            continue
-        value = f"{row['value']:.2f}" if row["figure"] == "first_token" else f"{row['value']:.0f}"
-        share = "" if row["share_of_bandwidth"] is None else f"{row['share_of_bandwidth']:.0%}"
-        ratio = ""
-        if row["ratio"] is not None:
-            low, high = row["ratio_range"]
-            ratio = f"**{row['ratio']:.2f}** ({low:.2f} to {high:.2f})"
-        cells = [row["model"], FIGURES[row["figure"]], row["label"], value, share]
-        cells += [f"{row['peak_memory'] / 1e6:.0f}", ratio]
-        lines.append(f"| {' | '.join(cells)} |")
+        case = tuple(row[name] for name in Case._fields)
+        cases.setdefault(case, {})[_column(row)] = row
+    columns = [column for column in COLUMNS if any(column in found for found in cases.values())]
+    lines = [f"| | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+    for (model, figure, weights), found in cases.items():
+        cells = [_cell(found[column]) if column in found else "" for column in columns]
+        lines.append(f"| {model}, {weights}: {FIGURES[figure]} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _column(row: dict[str, Any]) -> str:
+    """Of a group with two formats of llama.cpp's, the one that is not ours has a column of its own."""
+    other = row["weights"] == "Q4_1" and row["label"] == "llama.cpp Q4_0"
+    return next(
+        name for name in reversed(COLUMNS) if row["label"].startswith(name) and (other or name != OTHER)
+    )
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if row["value"] is None:
+        return "failed"
+    value = f"{row['value']:.2f}" if row["figure"] == "first_token" else f"{row['value']:.0f}"
+    return value if row["ratio"] is None else f"{value} (**{row['ratio']:.2f}**)"
 
 
 def rewrite(path: Path, text: str) -> None:
