@@ -9,6 +9,7 @@ from pagedc.compiler.options import (
     CompileOptions,
     CpuLevel,
     DType,
+    KVCacheDType,
     Quantization,
     Target,
     default_output,
@@ -23,6 +24,7 @@ class CompileKeywords(TypedDict, total=False):
     target: Target
     dtype: DType
     quantize: Quantization
+    kv_cache_dtype: KVCacheDType
     lora: str | None
     max_model_len: int | None
     max_num_seqs: int

@@ -15,6 +15,7 @@ from pagedc.compiler.options import (
     CompileOptions,
     CpuLevel,
     DType,
+    KVCacheDType,
     Quantization,
     Target,
     default_output,
@@ -84,6 +85,12 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto keeps a quantised checkpoint as it is, none expands it",
     )
+    add(
+        "--kv-cache-dtype",
+        choices=get_args(KVCacheDType),
+        default="auto",
+        help="fp8 halves the KV cache of a GPU from sm_90 on (auto: as --dtype)",
+    )
     _add_lora(parser)
     add(
         "--max-model-len",
@@ -130,6 +137,7 @@ def _compile(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         dtype=arguments.dtype,
         quantize=arguments.quantize,
+        kv_cache_dtype=arguments.kv_cache_dtype,
         lora=_lora(arguments),
         max_model_len=arguments.max_model_len,
         max_num_seqs=arguments.max_num_seqs,

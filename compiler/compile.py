@@ -68,7 +68,9 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
     with progress.phase("lower") as phase:
         program = lower(graph, target.print_body)
         phase.note(f"{len(program.calls)} calls, {len(program.row_functions)} row kernels")
-    facts = Facts(checkpoint.name, _version(), dtype, _limits(checkpoint, options, graph.max_tokens))
+    limits = _limits(checkpoint, options, graph.max_tokens)
+    kv_dtype = dtype if options.kv_cache_dtype == "auto" else options.kv_cache_dtype
+    facts = Facts(checkpoint.name, _version(), dtype, limits, kv_dtype)
     if options.tune != "none" or options.tuning is not None:
         with progress.phase("tune") as phase:
             target.tune(program, facts, phase)
@@ -155,7 +157,7 @@ def _manifest(
         quantization=checkpoint.quantization if options.quantize == "auto" else options.quantize,
         program=target.program,
         kv_cache=KVCache(
-            dtype=facts.dtype,
+            dtype=facts.kv_dtype,
             block_size=target.block_size,
             bytes_per_block=target.kv_block_bytes(program, facts),
         ),

@@ -15,6 +15,7 @@ from pagedc.compiler.tuning import Mode
 Target = Literal["cpu", "cuda", "cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "cuda:interpreter"]
 DType = Literal["auto", "float32", "bfloat16"]
 Quantization = Literal["auto", "none", "int8", "int4"]
+KVCacheDType = Literal["auto", "fp8"]
 CpuLevel = Literal["native", "x86-64-v3", "x86-64-v4"]
 
 PACKAGE_SUFFIX = ".pagedc"
@@ -43,6 +44,7 @@ class CompileOptions:
     target: Target = "cpu"
     dtype: DType = "auto"
     quantize: Quantization = "auto"  # auto = keep the blocks of a quantised checkpoint, quantise nothing else
+    kv_cache_dtype: KVCacheDType = "auto"  # auto = that of the weights
     lora: str | None = None  # DIR or name=DIR of an adapter to merge into the weights
     max_model_len: int | None = None  # None = the model's own
     max_num_seqs: int = 64
@@ -61,8 +63,11 @@ class CompileOptions:
         _check_choice("target", self.target, get_args(Target))
         _check_choice("dtype", self.dtype, get_args(DType))
         _check_choice("quantize", self.quantize, get_args(Quantization))
+        _check_choice("kv_cache_dtype", self.kv_cache_dtype, get_args(KVCacheDType))
         _check_choice("tune", self.tune, get_args(Mode))
         _check_choice("cpu", self.cpu, get_args(CpuLevel))
+        if self.kv_cache_dtype == "fp8" and self.target == "cpu":
+            raise OptionError("kv_cache_dtype is fp8, which is for GPUs: give --target cuda, or leave it out")
         if self.max_model_len is not None:
             _check_count("max_model_len", self.max_model_len, 2**24)
         _check_count("max_num_seqs", self.max_num_seqs, 4096)

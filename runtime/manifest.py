@@ -57,7 +57,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class KVCache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shape of the paged cache."""
 
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Literal["float32", "bfloat16", "fp8"]  # fp8: e4m3, not scaled
     block_size: int  # tokens in a block
     bytes_per_block: int  # over all layers
 

@@ -211,13 +211,34 @@ def slice_scatter(
         if step != 1 or source.shape != importer.out_shape():
             raise importer.unsupported("a part of the tokens")
         return source
-    if step != 1:
-        raise importer.unsupported(f"a step of {step}")
     shape = importer.out_shape()
     first, last = _bound(start, shape[dim], 0), _bound(stop, shape[dim], shape[dim])
     x = expand_to(importer, x, shape)
-    parts = [_slice(importer, x, dim, 0, first), source, _slice(importer, x, dim, last, shape[dim])]
+    middle = [source] if step == 1 else _every(importer, x, source, dim, (first, last), step)
+    parts = [_slice(importer, x, dim, 0, first), *middle, _slice(importer, x, dim, last, shape[dim])]
     return join(importer, [part for part in parts if 0 not in part.shape], dim, shape)
+
+
+def _every(
+    importer: Importer, x: Value, source: Value, dim: int, bounds: tuple[int, int], step: int
+) -> list[Value]:
+    """The range of x with the first of each `step` replaced: whole steps are an axis of their own."""
+    first, last = bounds
+    before, after = x.shape[:dim], x.shape[dim + 1 :]
+    whole, count = (last - first) // step, -(-(last - first) // step)
+    source = expand_to(importer, source, (*before, count, *after))
+    parts = []
+    if whole:
+        run = _slice(importer, x, dim, first, first + whole * step)
+        kept = importer.reshape(run, (*before, whole, step, *after))
+        kept = _slice(importer, kept, dim + 1, 1, step)
+        taken = importer.reshape(_slice(importer, source, dim, 0, whole), (*before, whole, 1, *after))
+        steps = join(importer, [taken, kept], dim + 1, (*before, whole, step, *after))
+        parts.append(importer.reshape(steps, (*before, whole * step, *after)))
+    if count > whole:
+        parts.append(_slice(importer, source, dim, whole, count))
+        parts.append(_slice(importer, x, dim, first + whole * step + 1, last))
+    return parts
 
 
 @op("aten.copy", "aten.copy_")

@@ -21,8 +21,9 @@ class Facts:
 
     name: str  # of the model
     version: str  # of pagedc
-    dtype: Literal["float32", "bfloat16"]  # of weights and KV cache
+    dtype: Literal["float32", "bfloat16"]  # of weights that are no blocks, and of activations
     limits: manifest.Limits
+    kv_dtype: Literal["float32", "bfloat16", "fp8"]
 
 
 class WeightLayout(Protocol):

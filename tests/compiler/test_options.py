@@ -39,6 +39,8 @@ def test_default_output_of_this_directory_is_its_name(
         ({"cpu": "i386"}, "cpu is 'i386'"),
         ({"max_model_len": 0}, r"max_model_len is 0, not in \[1, 16777216\]"),
         ({"max_num_seqs": -1}, "max_num_seqs is -1"),
+        ({"kv_cache_dtype": "fp4"}, "kv_cache_dtype is 'fp4'"),
+        ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype is fp8, which is for GPUs"),
         ({"threads": 1.5}, "threads is 1.5, not a whole number"),
         ({"max_num_seqs": 64, "max_num_batched_tokens": 32}, "below max_num_seqs"),
     ],

@@ -111,7 +111,8 @@ def test_a_required_call_is_made(server: ServerProcess, stream: bool) -> None:
         if stream:
             deltas = [chunk["choices"][0]["delta"] for chunk in events(answer.body)]
             functions = [call["function"] for delta in deltas for call in delta.get("tool_calls", ())]
-            name, arguments = functions[0]["name"], functions[1]["arguments"]
+            name = functions[0]["name"]
+            arguments = "".join(function.get("arguments", "") for function in functions)
             assert not "".join(delta.get("content") or "" for delta in deltas)
         else:
             message = answer.json()["choices"][0]["message"]

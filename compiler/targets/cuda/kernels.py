@@ -77,7 +77,9 @@ class Kernels:
     def block_bytes(self) -> list[tuple[int, int]]:
         """Of each layer's keys and values."""
         calls = [call for call in self.program.calls if call.kind == "attention"]
-        return [kv_block_bytes(call, self.facts.dtype) for call in sorted(calls, key=lambda call: call.layer)]
+        return [
+            kv_block_bytes(call, self.facts.kv_dtype) for call in sorted(calls, key=lambda call: call.layer)
+        ]
 
     def _add(self, name: str, dimension: Dimension, make: Any) -> str:
         unique, count = name, 1
@@ -117,7 +119,7 @@ class Kernels:
 
     def _rows(self, call: Call, arguments: Arguments, size: int) -> Launches:
         kernel, store = self._functions[call.constants["function"]].kernel, call.constants.get("cache")
-        name, dtype = self._rows_name(call), self.facts.dtype
+        name, dtype = self._rows_name(call), self.facts.kv_dtype
         return [RowLaunch(name, kernel, arguments, size, self.pdl, store, dtype)]
 
     def _rows_name(self, call: Call) -> str:
@@ -239,7 +241,7 @@ class Kernels:
         splits = min(MAX_SPLITS, power_of_two(-(-longest // SPLIT_TOKENS)))
         return triton_module("attention").AttentionSpec(
             block_size=BLOCK_SIZE,
-            kv_dtype=self.facts.dtype,
+            kv_dtype=self.facts.kv_dtype,
             split_tokens=SPLIT_TOKENS,
             num_splits=splits,
             **facts,
@@ -309,7 +311,7 @@ class Kernels:
         return q, self._output(arguments, call.outputs[0], (size, c["num_heads"] * c["v_head_dim"]))
 
     def _cache(self, arguments: Arguments, spec: Any) -> tuple[Any, Any]:
-        dtype = self.facts.dtype
+        dtype = self.facts.kv_dtype
         return (
             arguments.tensor("k_cache", spec.k_shape(1), dtype),
             arguments.tensor("v_cache", spec.v_shape(1), dtype),
@@ -364,5 +366,5 @@ def dimension_of(buffer: Buffer) -> Dimension:
 
 def kv_block_bytes(call: Call, dtype: str) -> tuple[int, int]:
     """Bytes of a block of keys and of values of one attention, as kernels/triton/kv_cache.py lays it out."""
-    cells = call.constants["num_kv_heads"] * BLOCK_SIZE * {"float32": 4, "bfloat16": 2}[dtype]
+    cells = call.constants["num_kv_heads"] * BLOCK_SIZE * {"float32": 4, "bfloat16": 2, "fp8": 1}[dtype]
     return cells * call.constants["head_dim"], cells * call.constants["v_head_dim"]

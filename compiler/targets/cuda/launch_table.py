@@ -25,6 +25,7 @@ TORCH_TYPES = {
     "uint8": torch.uint8,
     "float16": torch.float16,
     "int8": torch.int8,
+    "fp8": torch.float8_e4m3fn,
 }
 
 

@@ -1,6 +1,6 @@
 """NVIDIA GPUs: one readable model.py, and Triton kernels as source and as cubins."""
 
-from pagedc.compiler.errors import UnsupportedError
+from pagedc.compiler.errors import OptionError, UnsupportedError
 from pagedc.compiler.graph import STATEFUL
 from pagedc.compiler.options import CompileOptions
 from pagedc.compiler.program import Program
@@ -25,6 +25,7 @@ from pagedc.runtime import manifest
 
 SOURCE = "model.py"
 TABLE = "kernels/kernels.json"
+WITHOUT_FP8 = ("sm_80",)  # e4m3 came with sm_89
 
 
 class CudaTarget:
@@ -34,8 +35,10 @@ class CudaTarget:
     block_size = BLOCK_SIZE
 
     def __init__(self, options: CompileOptions) -> None:
-        """Raises OptionError for an unknown architecture."""
+        """Raises OptionError for an unknown architecture, or one without what is asked for."""
         self.arch = parse_target(options.target)
+        if options.kv_cache_dtype == "fp8" and self.arch in WITHOUT_FP8:
+            raise OptionError(f"kv_cache_dtype is fp8, which {self.arch} does not have: sm_90 and later do")
         self._options = options
         self._tuning: Tuning | None = None
         self.scratch_bytes = 0
@@ -103,7 +106,7 @@ class CudaTarget:
     def kv_block_bytes(self, program: Program, facts: Facts) -> int:
         """Keys and values of every layer."""
         calls = (call for call in program.calls if call.kind == "attention")
-        return sum(sum(kv_block_bytes(call, facts.dtype)) for call in calls)
+        return sum(sum(kv_block_bytes(call, facts.kv_dtype)) for call in calls)
 
     def state_bytes(self, program: Program) -> int:
         """None: `emit` refuses what has any."""

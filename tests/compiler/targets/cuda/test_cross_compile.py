@@ -52,10 +52,9 @@ def test_every_kernel_becomes_a_cubin(arch: str, name: str, tmp_path: Path) -> N
 
 def test_launches_share_one_scratch() -> None:
     launches = [{"binary": 0, "grid": [99, 1, 1]}, {"binary": 1, "grid": [3, 2, 1]}]
-    kernels = {"linear": {"launches": {"8": launches, "16": [{"binary": 1, "grid": [5, 1, 1]}]}}}
     binaries = [{"global_scratch": 0}, {"global_scratch": 256}]
-    assert global_scratch_bytes(kernels, binaries) == 6 * 256
-    assert global_scratch_bytes(kernels, [{}, {}]) == 0  # the interpreter's
+    assert global_scratch_bytes([launches, [{"binary": 1, "grid": [5, 1, 1]}]], binaries) == 6 * 256
+    assert global_scratch_bytes([launches], [{}, {}]) == 0  # the interpreter's
 
 
 def test_what_does_not_compile_is_one_line(tmp_path: Path) -> None:

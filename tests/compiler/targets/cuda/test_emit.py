@@ -35,7 +35,9 @@ def program_of(name: str) -> Program:
 
 def emitted(name: str) -> dict[str, str]:
     program = program_of(name)
-    kernels = Kernels(program, Facts(f"small {name}", "0.0.0", "bfloat16", LIMITS), Configs(), pdl=True)
+    kernels = Kernels(
+        program, Facts(f"small {name}", "0.0.0", "bfloat16", LIMITS, "bfloat16"), Configs(), pdl=True
+    )
     return {
         "model": emit(program, kernels, "sm_90", 0, 0),
         "rows": print_file(kernels.printed.values()),

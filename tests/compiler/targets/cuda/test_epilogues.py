@@ -28,7 +28,9 @@ from pagedc.runtime.manifest import Limits
 TOKENS, COLUMNS = 19, 256
 SKINNY = config(4, 1, BLOCK_N=32, BLOCK_T=16, BLOCK_K=64, SLICED=1)
 TILED = config(4, 1, BLOCK_N=32, BLOCK_T=16, BLOCK_K=64, SLICED=0)
-FACTS = Facts("test", "0", "float32", Limits(max_model_len=32, max_num_seqs=4, max_num_batched_tokens=32))
+FACTS = Facts(
+    "test", "0", "float32", Limits(max_model_len=32, max_num_seqs=4, max_num_batched_tokens=32), "float32"
+)
 Array = NDArray[np.float32]
 
 

@@ -10,13 +10,20 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
+import triton
+import triton.language as tl
 from tests.compiler.families import save_model
 from tests.compiler.targets.cuda.late_device import use_late_device
 from tests.compiler.test_families import logits_of
 from tests.kernels.triton.device import DEVICE
+from transformers import AttentionInterface, AttentionMaskInterface
 
 import pagedc
+from pagedc.compiler.errors import OptionError
+from pagedc.compiler.options import CompileOptions
 from pagedc.compiler.quantize import round_to
+from pagedc.compiler.targets.cuda.target import CudaTarget
 from pagedc.runtime.config import EngineOptions, resolve
 from pagedc.runtime.engine import Engine
 from pagedc.runtime.executors import open_executor
@@ -63,11 +70,17 @@ def compiled(name: str, directory: Path) -> tuple[Path, Any]:
     return recompiled(directory / "model", directory / "package"), model
 
 
-def recompiled(model: Path, output: Path, quantize: Literal["auto", "int4"] = "auto") -> Path:
+def recompiled(
+    model: Path,
+    output: Path,
+    quantize: Literal["auto", "int4"] = "auto",
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto",
+) -> Path:
     return pagedc.compile(
         model,
         output,
         quantize=quantize,
+        kv_cache_dtype=kv_cache_dtype,
         target="cuda:interpreter",
         dtype="float32",
         max_num_seqs=3,
@@ -112,6 +125,44 @@ def test_quantised_experts_agree_with_a_module_of_their_values(tmp_path: Path) -
             rows = round_to(parameter.detach().flatten(0, -2), held)
             parameter.data = rows.view(parameter.shape)
     check(package, model, 2e-2)  # what such linears read is bfloat16
+
+
+def test_an_architecture_without_8_bit_floats() -> None:
+    options = CompileOptions(model="m", output=Path("m"), target="cuda:sm_80", kv_cache_dtype="fp8")
+    with pytest.raises(OptionError, match="sm_80 does not have"):
+        CudaTarget(options)
+
+
+def test_a_kv_cache_of_8_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, model = compiled("llama", tmp_path)
+    package = recompiled(tmp_path / "model", tmp_path / "fp8", kv_cache_dtype="fp8")
+    caches = [Package.open(each).manifest.kv_cache for each in (whole, package)]
+    assert [cache.dtype for cache in caches] == ["float32", "fp8"]
+    assert caches[0].bytes_per_block == 4 * caches[1].bytes_per_block
+    for interface in (AttentionInterface, AttentionMaskInterface):
+        monkeypatch.setitem(interface._global_mapping, "rounded", interface()["sdpa"])
+    monkeypatch.setitem(AttentionInterface._global_mapping, "rounded", rounded_attention)
+    model.config._attn_implementation = "rounded"
+    check(package, model, 5e-3)  # what lies beside the edge of two codes may fall on either side
+
+
+def rounded_attention(module: Any, query: Any, key: Any, value: Any, *mask: Any, **options: Any) -> Any:
+    """Of keys and values that have been in a cache of e4m3."""
+    return AttentionInterface()["sdpa"](module, query, cached(key), cached(value), *mask, **options)
+
+
+def cached(x: torch.Tensor) -> torch.Tensor:
+    """As Triton converts it: its interpreter cuts where a GPU rounds."""
+    values = x.contiguous()
+    codes = torch.empty_like(values, dtype=torch.float8_e4m3fn)
+    convert_kernel[(values.numel(),)](values, codes)
+    return codes.to(x.dtype)
+
+
+@triton.jit
+def convert_kernel(values, codes):
+    at = tl.program_id(0)
+    tl.store(codes + at, tl.load(values + at).to(codes.dtype.element_ty))
 
 
 def check(package: Path, model: Any, tolerance: float = TOLERANCE) -> None:
