@@ -60,9 +60,7 @@ def main() -> None:
         served.append(measure("pagedc", "streams", options.package, tools, sizes, 120)["value"])
     ratio = statistics.median(b / a for a, b in zip(alone, served, strict=True))
     print(f"engine alone   {statistics.median(alone):7.0f} tokens/s")
-    print(
-        f"through HTTP   {statistics.median(served):7.0f} tokens/s, {ratio:.0%} of it"
-    )
+    print(f"through HTTP   {statistics.median(served):7.0f} tokens/s, {ratio:.0%} of it")
     figures = {"engine": record.summary(alone), "http": record.summary(served), "ratio": ratio}
     record.write("over-http", {"package": options.package.name, **figures})
 
