@@ -72,6 +72,15 @@ MIXED = [
 ]
 
 
+CONFIGS: list[dict[str, Any]] = [
+    {},
+    {"prefix_cache": False},
+    {"max_num_batched_tokens": 8},
+    {"num_blocks": 24},  # preempts
+    {"num_blocks": 24, "prefix_cache": False, "max_num_batched_tokens": 9, "max_num_rows": 8},
+]
+
+
 def alone() -> dict[tuple[str, int], list[int]]:
     tokens = {}
     for each in MIXED:
@@ -79,17 +88,7 @@ def alone() -> dict[tuple[str, int], list[int]]:
     return tokens
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"prefix_cache": False},
-        {"max_num_batched_tokens": 8},
-        {"num_blocks": 24},  # preempts
-        {"num_blocks": 24, "prefix_cache": False, "max_num_batched_tokens": 9, "max_num_rows": 8},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("changes", CONFIGS, ids=str)
 def test_output_is_the_same_alone_and_in_any_batch(changes: dict[str, Any]) -> None:
     engine = make_engine(**changes)
     assert generate(engine, *MIXED) == alone()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.runtime.mock_executor import MockExecutor, QueueingMock
-from tests.runtime.test_engine import CONFIG, EOS, MIXED, generate, make_engine, request, run
+from tests.runtime.test_engine import CONFIG, CONFIGS, EOS, MIXED, generate, make_engine, request, run
 
 from pagedc.runtime.config import EngineConfig
 from pagedc.runtime.engine import Engine
@@ -18,17 +18,7 @@ def queueing(**changes: Any) -> tuple[Engine, QueueingMock]:
     return Engine(executor, config, [EOS]), executor
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"prefix_cache": False},
-        {"max_num_batched_tokens": 8},
-        {"num_blocks": 24},  # preempts
-        {"num_blocks": 24, "prefix_cache": False, "max_num_batched_tokens": 9, "max_num_rows": 8},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("changes", CONFIGS, ids=str)
 def test_events_are_those_of_one_step_at_a_time(changes: dict[str, Any]) -> None:
     for round_ in ("cold", "with a warm prefix cache"):
         engine, executor = queueing(**changes)
