@@ -1,9 +1,8 @@
 """Render a package's chat template with the semantics of Hugging Face, and with limits.
 
 A template is a program of whoever made the package. It runs in Jinja2's immutable sandbox, in a process of
-its own with a memory limit; one that has not answered in time is killed. Nothing less stops every template: a
-loop can be counted from inside, but not `'a' * 10**10`, a regular expression or what the optimiser computes
-while it compiles.
+its own with limits on memory and time. Nothing less stops every template: a loop can be counted from inside,
+but not `'a' * 10**10`, a regular expression or what the optimiser computes while it compiles.
 """
 
 import re
@@ -36,7 +35,7 @@ class ChatTemplate:
         templates: Mapping[str, str],  # "default", and perhaps "tool_use"
         variables: Mapping[str, Any],  # of every rendering: bos_token, eos_token, …
         *,
-        time_limit: float = 2.0,  # seconds
+        time_limit: float = 2.0,  # seconds of processor time
         max_output: int = 4 << 20,  # characters
     ) -> None:
         self.templates = dict(templates)
@@ -65,7 +64,7 @@ class ChatTemplate:
         """Start the process without waiting for it."""
         with self._lock:
             if self._worker is None:
-                self._worker = Worker(_MODULE)
+                self._worker = Worker(_MODULE, self._time_limit)
 
     def render(
         self,
@@ -112,9 +111,9 @@ class ChatTemplate:
             raise _refusal(f"the messages cannot be given to it: {error}") from None
         with self._lock:
             if self._worker is None:
-                self._worker = Worker(_MODULE)
+                self._worker = Worker(_MODULE, self._time_limit)
             try:
-                answer = self._worker.ask(data, self._time_limit)
+                answer = self._worker.ask(data)
                 rendered = msgspec.msgpack.decode(answer, type=Rendered)
             except TimeoutError:
                 self._drop()

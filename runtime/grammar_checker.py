@@ -20,7 +20,7 @@ class GrammarChecker:
     """Thread-safe; blocks, so call it off the event loop. The process starts with the first check."""
 
     def __init__(self, *, time_limit: float = 0.8, max_len: int = 128 << 10) -> None:
-        self._time_limit = time_limit  # seconds
+        self._time_limit = time_limit  # seconds of processor time
         self._max_len = max_len  # characters
         self._lock = threading.Lock()
         self._worker: Worker | None = None
@@ -52,9 +52,9 @@ class GrammarChecker:
         except UnicodeEncodeError:
             return CheckedGrammar(None, "it holds half of a surrogate pair, which is no character")
         if self._worker is None:
-            self._worker = Worker(_MODULE)
+            self._worker = Worker(_MODULE, self._time_limit)
         try:
-            return msgspec.msgpack.decode(self._worker.ask(data, self._time_limit), type=CheckedGrammar)
+            return msgspec.msgpack.decode(self._worker.ask(data), type=CheckedGrammar)
         except TimeoutError:
             self._drop()
             return CheckedGrammar(None, f"it takes longer than {self._time_limit:g} s to compile")

@@ -1,40 +1,26 @@
-"""The process that tries grammars: `python -m pagedc.runtime.grammar_process FD`.
+"""The process that tries grammars: `python -m pagedc.runtime.grammar_process FD SECONDS`.
 
 A grammar of a request is compiled here before an engine sees it: some make llguidance work for seconds or
-take gigabytes. It has a limit on memory and writes no files; time is its parent's to limit, by killing it.
+take gigabytes. It has limits on memory and time and writes no files.
 """
 
-import resource
-import signal
-import socket
 import sys
 
 import llguidance
 import msgspec
 
-from pagedc.runtime.frames import FrameReader, frame
 from pagedc.runtime.grammars import make_grammar
 from pagedc.runtime.messages import CheckedGrammar, CheckGrammar
 from pagedc.runtime.structured_output import parser_limits
+from pagedc.runtime.worker_process import answer_all
 
 MEMORY_BYTES = 1 << 30  # of address space
 
 
 def main() -> int:
     """Answer until the parent hangs up; returns the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    reader, decoder = FrameReader(), msgspec.msgpack.Decoder(CheckGrammar)
-    with socket.socket(fileno=int(sys.argv[1])) as connection:
-        connection.sendall(frame(b""))  # ready: the time limit of a check need not cover the imports
-        while data := connection.recv(1 << 18):
-            for content in reader.feed(data):
-                checked = check(decoder.decode(content))
-                connection.sendall(frame(msgspec.msgpack.encode(checked)))
-    return 0
+    decoder = msgspec.msgpack.Decoder(CheckGrammar)
+    return answer_all(lambda content: msgspec.msgpack.encode(check(decoder.decode(content))), MEMORY_BYTES)
 
 
 def check(request: CheckGrammar) -> CheckedGrammar:

@@ -1,13 +1,9 @@
-"""The process that renders chat templates: `python -m pagedc.runtime.template_process FD`.
+"""The process that renders chat templates: `python -m pagedc.runtime.template_process FD SECONDS`.
 
-It has a limit on memory and writes no files; time is its parent's to limit, by killing it. Nothing is
-imported here but Jinja2 and msgspec.
+It has limits on memory and time and writes no files. Nothing is imported here but Jinja2 and msgspec.
 """
 
 import json
-import resource
-import signal
-import socket
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -18,29 +14,21 @@ import jinja2.ext
 import msgspec
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pagedc.runtime.frames import FrameReader, frame
 from pagedc.runtime.messages import Render, Rendered
+from pagedc.runtime.worker_process import answer_all
 
 MEMORY_BYTES = 512 << 20  # of address space, some 40 MiB of it Python and Jinja2
 
 
 def main() -> int:
     """Answer until the parent hangs up; returns the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     environment = make_environment()
     compiled: dict[str, jinja2.Template] = {}
-    reader, decoder = FrameReader(), msgspec.msgpack.Decoder(Render)
-    with socket.socket(fileno=int(sys.argv[1])) as connection:
-        connection.sendall(frame(b""))  # ready: the time limit of a rendering need not cover the imports
-        while data := connection.recv(1 << 18):
-            for content in reader.feed(data):
-                rendered = render(environment, compiled, decoder.decode(content))
-                connection.sendall(frame(msgspec.msgpack.encode(rendered)))
-    return 0
+    decoder = msgspec.msgpack.Decoder(Render)
+    return answer_all(
+        lambda content: msgspec.msgpack.encode(render(environment, compiled, decoder.decode(content))),
+        MEMORY_BYTES,
+    )
 
 
 def render(

@@ -1,10 +1,11 @@
-"""A process that does one thing that cannot be trusted to end: asked one question at a time, killed when
-late.
+"""A process that does one thing that cannot be trusted to end: asked one question at a time, ended when it
+works too long (`worker_process` is its side).
 
 It answers on its end of a socket pair with frames; an empty one says that it has started.
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,21 +14,23 @@ import time
 from pagedc.runtime.errors import EngineError
 from pagedc.runtime.frames import FrameReader, frame
 
-START_SECONDS = 30.0  # for the process to import what it needs, on the slowest machine
+PATIENCE = 60.0  # seconds, by the clock, for it to import what it needs or to answer, on the busiest machine
 # What Python itself needs to start; what comes from outside has no business with the rest, such as keys.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 
 
 class Worker:
-    """One process, `python -m MODULE FD`; started at once, without waiting for it."""
+    """One process, `python -m MODULE FD SECONDS`; started at once, without waiting for it."""
 
-    def __init__(self, module: str) -> None:
-        """Raises EngineError if it cannot be started."""
+    def __init__(self, module: str, time_limit: float) -> None:
+        """`time_limit`: seconds of processor time for one answer. Raises EngineError if it cannot be
+        started.
+        """
         self._socket, theirs = socket.socketpair()
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+                    [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(time_limit)],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,  # what it has to say comes through the socket
@@ -39,15 +42,14 @@ class Worker:
         self._reader = FrameReader()
         self._is_started = False
 
-    def ask(self, data: bytes, time_limit: float) -> bytes:
+    def ask(self, data: bytes) -> bytes:
         """Its answer; raises TimeoutError, or OSError or FrameError if the process died."""
         if not self._is_started:
-            self._receive(time.monotonic() + START_SECONDS)
+            self._receive()
             self._is_started = True
-        deadline = time.monotonic() + time_limit
-        self._socket.settimeout(time_limit)
+        self._socket.settimeout(PATIENCE)
         self._socket.sendall(frame(data))
-        return self._receive(deadline)
+        return self._receive()
 
     def kill(self) -> None:
         """End it; what it was doing is lost."""
@@ -55,12 +57,16 @@ class Worker:
         self._process.kill()
         self._process.wait()
 
-    def _receive(self, deadline: float) -> bytes:
+    def _receive(self) -> bytes:
+        deadline = time.monotonic() + PATIENCE
         frames: list[bytes] = []
         while not frames:
             self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
             data = self._socket.recv(1 << 18)
             if not data:
+                self._process.kill()  # it has hung up: it is dead or dying
+                if self._process.wait() == -signal.SIGPROF:
+                    raise TimeoutError("it worked too long")
                 raise ConnectionResetError("it closed its socket")
             frames = self._reader.feed(data)
         return frames[0]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,9 @@ settings.load_profile("pagedc")
 if shutil.which("nvidia-smi") is None:
     # Read when triton is imported: its kernels run in its interpreter, and nothing here can compile them.
     os.environ["TRITON_INTERPRET"] = "1"
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks the hub fails at once instead of when the network does
 

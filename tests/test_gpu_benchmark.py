@@ -1,5 +1,6 @@
 """benchmarks.gpu where there is no GPU: what becomes of parts that fail, and which figure each floor is."""
 
+import fcntl
 import sys
 import time
 from pathlib import Path
@@ -54,14 +55,25 @@ def test_a_part_that_fails_leaves_why(tmp_path: Path) -> None:
 
 
 def test_a_part_ends_with_its_time_and_its_children_too(tmp_path: Path) -> None:
-    late = tmp_path / "late"
-    child = f"import time; time.sleep(4); open({str(late)!r}, 'w')"
+    lock = tmp_path / "lock"  # held while the child lives
+    child = f"import fcntl, time; file = open({str(lock)!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX)"
+    child += "; file.write('held'); file.flush(); time.sleep(600)"
     text = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
-    begin = time.monotonic()
-    done = Part(module(tmp_path, text), tmp_path / "log").result(1)
+    part = Part(module(tmp_path, text), tmp_path / "log")
+    end = time.monotonic() + 60
+    while not lock.exists() or not lock.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    done = part.result(0.1)
     assert (done["exit_code"], done["failed"]) == (None, "its time ended")
-    time.sleep(max(4.5 - (time.monotonic() - begin), 0))
-    assert not late.exists()
+    with lock.open() as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                assert time.monotonic() < end
+                time.sleep(0.01)
 
 
 def test_a_part_without_time_is_left_out_and_one_without_json_says_so(tmp_path: Path) -> None:

@@ -42,5 +42,5 @@ def start_server(tokenizer_dir: Path) -> Iterator[Callable[..., ServerProcess]]:
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
     """The real client of the shared server."""
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20) as client:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
         yield client

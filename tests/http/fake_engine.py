@@ -2,13 +2,15 @@
 
 It answers with the bytes of PANGRAM over and over, from the byte that the seed names, one token a byte. The
 prompt may ask for trouble: "#die" ends the engine after three tokens, "#refuse" refuses, "#eos N" ends the
-answer after N tokens, "#say TEXT#" makes TEXT the answer.
+answer after N tokens, "#say TEXT#" makes TEXT the answer, "#until FILE#" holds it after three tokens until
+FILE is there.
 """
 
 import asyncio
 import re
 import struct
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 
 from pagedc.runtime.errors import EngineDeadError, EngineError, RequestError
 from pagedc.runtime.event_stream import Taker
@@ -24,17 +26,19 @@ MAX_NUM_SEQS = 4
 
 
 class FakeEngine:
-    """In the server's own process; takes `delay` seconds a token and `boot` seconds to start."""
+    """In the server's own process; takes `delay` seconds a token, and starts once there is a file
+    `boot_until`.
+    """
 
     def __init__(
-        self, *, delay: float = 0.0, boot: float = 0.0, fail: str = "", max_model_len: int = MAX_MODEL_LEN
+        self, *, delay: float = 0.0, boot_until: str = "", fail: str = "", max_model_len: int = MAX_MODEL_LEN
     ) -> None:
         self._max_model_len = max_model_len
         self.num_restarts = 0
         self.start_seconds = 0.0
         self.is_ready = False
         self._delay = delay
-        self._boot = boot
+        self._boot_until = boot_until
         self._fail = fail
         self._running: set[str] = set()
         self._aborted: set[tuple[str, int | None]] = set()
@@ -48,7 +52,8 @@ class FakeEngine:
 
     async def start(self) -> Ready:
         """Become ready, or fail as told."""
-        await asyncio.sleep(self._boot)
+        while self._boot_until and not Path(self._boot_until).exists():
+            await asyncio.sleep(0.01)
         if self._fail:
             raise EngineError(self._fail)
         self.is_ready = True
@@ -56,7 +61,7 @@ class FakeEngine:
             num_blocks=64,
             max_num_seqs=MAX_NUM_SEQS,
             max_model_len=self._max_model_len,
-            load_seconds=self._boot,
+            load_seconds=0.1,
         )
 
     async def generate(
@@ -81,10 +86,13 @@ class FakeEngine:
             yield TokenEvent(request_id, 0, [], finish_reason="stop", embedding=embedding)
             return
         said = match[1].encode() if (match := re.search(r"#say (.*?)#", prompt, re.DOTALL)) else None
+        until = Path(match[1]) if (match := re.search("#until (.*?)#", prompt)) else None
         self._running.add(request_id)
         try:
             for step in range(params.max_tokens or 0):
-                await self._wait()
+                await self._wait(self._delay)
+                while step == 3 and until is not None and not until.exists():
+                    await self._wait(0.01)
                 if "#die" in prompt and step == 3:
                     raise EngineDeadError("the engine died; it is being restarted")
                 left = [i for i in range(params.n) if (request_id, i) not in self._aborted]
@@ -123,13 +131,11 @@ class FakeEngine:
         """End whatever runs."""
         self._is_closed.set()
 
-    async def _wait(self) -> None:
+    async def _wait(self, seconds: float) -> None:
         if self._is_closed.is_set():
             raise EngineDeadError("the engine was closed")
         try:
-            await asyncio.wait_for(
-                self._is_closed.wait(), self._delay
-            ) if self._delay else await asyncio.sleep(0)
+            await asyncio.wait_for(self._is_closed.wait(), seconds) if seconds else await asyncio.sleep(0)
         except TimeoutError:
             return
         if self._is_closed.is_set():

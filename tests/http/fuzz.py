@@ -17,7 +17,7 @@ from tests.http.server_process import ServerProcess, fake_server
 from tests.http.tokenizer_files import write_tokenizer
 
 CONFIG = '[checks]\npositive_data_acceptance.expected-statuses = ["2xx", 400, 404]\n'
-TIMEOUT = 20  # seconds for one answer: longer is a hang
+TIMEOUT = 60  # seconds for one answer: longer is a hang
 # An answer as long as the context may be asked for: a short one.
 SMALL = ("--max-model-len", "96", "--threads", "1")
 

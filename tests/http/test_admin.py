@@ -1,15 +1,17 @@
 """/admin/models: loading and unloading beside running requests."""
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.http.server_process import Answer, ServerProcess, events
+from tests.http.server_process import PATIENCE, Answer, ServerProcess, events
 from tests.http.test_lifecycle import in_background
 from tests.http.test_several_models import MOCK_SERVE, complete
 from tests.http.tokenizer_files import write_tokenizer
+from tests.runtime.mock_engine import HOLD, SLOW
 from tests.runtime.packages import make_package, seal
 
 ADMIN = {"Authorization": "Bearer sk-admin"}
@@ -54,20 +56,20 @@ def test_a_package_is_loaded_and_unloaded(server: ServerProcess, packages: list[
     assert names(server) == ["red", "blue", "azure"]
     assert complete(server, "azure").status == 200
     assert server.ask("GET", "/admin/models", headers=ADMIN).json()["data"][1]["id"] == "blue"
-    running = in_background(
-        lambda: server.ask(
-            "POST",
-            "/v1/completions",
-            {"model": "blue", "prompt": [33], "max_tokens": 40, "ignore_eos": True, "stream": True},
-        )
-    )
+    hold = packages[1] / HOLD
+    hold.touch()
+    body = {"model": "blue", "prompt": [SLOW], "max_tokens": 40, "ignore_eos": True, "stream": True}
+    running = in_background(lambda: server.ask("POST", "/v1/completions", body))
     server.wait_for_log("POST /admin/models 201")
-    while 'num_requests_running{model_name="blue"} 1' not in server.ask("GET", "/metrics").body.decode():
-        pass
-    answer = server.ask("DELETE", "/admin/models/azure", headers=ADMIN)
-    assert answer.json() == {"id": "azure", "object": "model", "deleted": True}
+    end = time.monotonic() + PATIENCE
+    while 'num_http_requests{model_name="blue"} 1' not in server.ask("GET", "/metrics").body.decode():
+        assert time.monotonic() < end
+    leaving = in_background(lambda: server.ask("DELETE", "/admin/models/azure", headers=ADMIN))
+    while names(server) != ["red"]:
+        assert time.monotonic() < end
+    hold.unlink()
+    assert leaving().json() == {"id": "azure", "object": "model", "deleted": True}
     assert events(running().body)[-1]["choices"][0]["finish_reason"] == "length"
-    assert names(server) == ["red"]
     assert complete(server, "blue").status == 404
     assert complete(server, "red").status == 200
     assert server.ask("DELETE", "/admin/models/blue", headers=ADMIN).status == 404

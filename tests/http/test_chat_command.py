@@ -11,7 +11,7 @@ from tests.http.server_process import ServerProcess
 def chat(words: str, *options: str) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end."""
     command = [sys.executable, "-m", "pagedc.runtime.cli", "chat", *options]
-    return subprocess.run(command, input=words, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, input=words, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_conversation(server: ServerProcess) -> None:

@@ -6,20 +6,22 @@ import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.http.fake_engine import PANGRAM
-from tests.http.server_process import POST_COMPLETION, Answer, ServerProcess, events, read_all
+from tests.http.server_process import PATIENCE, POST_COMPLETION, Answer, ServerProcess, events, read_all
 
 Start = Callable[..., ServerProcess]
-SLOW = {"delay": 0.05}
+ENDLESS = "#until /nowhere/at/all#"
 
 
 def open_request(server: ServerProcess, **fields: Any) -> socket.socket:
-    """Send a completion request and leave its answer unread."""
-    body = json.dumps({"model": "fake", "prompt": "x", "max_tokens": 400, **fields}).encode()
+    """Send a completion request that does not end by itself, and leave its answer unread."""
+    body = json.dumps({"model": "fake", "prompt": ENDLESS, "max_tokens": 400, **fields}).encode()
     sock = server.connect()
     sock.sendall(POST_COMPLETION % len(body) + body)
     return sock
@@ -32,7 +34,7 @@ def in_background(work: Callable[[], Answer]) -> Callable[[], Answer]:
     thread.start()
 
     def wait() -> Answer:
-        thread.join(20)
+        thread.join(60)
         return answers[0]
 
     return wait
@@ -47,7 +49,7 @@ def test_a_stream_over_http_1_0(server: ServerProcess) -> None:
 
 
 def test_a_stream_leaves_its_connection_for_the_next_request(server: ServerProcess) -> None:
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
     for stream in (True, False, True):
         body = {"model": "fake", "prompt": "x", "max_tokens": 9, "stream": stream}
         connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
@@ -57,26 +59,29 @@ def test_a_stream_leaves_its_connection_for_the_next_request(server: ServerProce
     connection.close()
 
 
-def test_requests_before_the_engine_is_ready_wait(start_server: Start) -> None:
-    server = start_server(engine={"boot": 0.6})
+def test_requests_before_the_engine_is_ready_wait(start_server: Start, tmp_path: Path) -> None:
+    server = start_server(engine={"boot_until": str(tmp_path / "go")})
     assert server.ask("GET", "/health").status == 200
     ready = server.ask("GET", "/ready")
     assert (ready.status, ready.json(), ready.headers["retry-after"]) == (503, {"status": "starting"}, "1")
     assert server.ask("GET", "/v1/models").status == 200
-    answer = server.complete()
+    early = in_background(server.complete)
+    server.wait_for_metric("num_http_requests", 1)
+    (tmp_path / "go").touch()
+    answer = early()
     assert answer.status == 200
     assert answer.json()["choices"][0]["text"] == PANGRAM[:5]
     assert server.ask("GET", "/ready").json() == {"status": "ready"}
 
 
 def test_an_engine_that_cannot_start_ends_the_server(start_server: Start) -> None:
-    server = start_server(engine={"boot": 0.2, "fail": "the package is broken"})
-    assert server.process.wait(10) == 1
+    server = start_server(engine={"fail": "the package is broken"})
+    assert server.process.wait(60) == 1
     assert "the package is broken" in server.log()
 
 
 def test_too_many_requests(start_server: Start) -> None:
-    server = start_server(engine=SLOW, limits={"max_waiting": 2})
+    server = start_server(limits={"max_waiting": 2})
     held = [open_request(server) for _ in range(6)]  # four run, two wait
     server.wait_for_metric("num_http_requests", 6)
     answer = server.complete()
@@ -95,7 +100,7 @@ def test_too_many_requests(start_server: Start) -> None:
 def test_a_client_that_leaves_ends_its_request(server: ServerProcess, stream: bool, how: str) -> None:
     num_running = server.metric("num_requests_running")
     num_tokens = server.metric("generation_tokens_total")
-    sock = open_request(server, prompt=["a", "b"], n=2, stream=stream)
+    sock = open_request(server, prompt=["a" + ENDLESS, "b" + ENDLESS], n=2, stream=stream)
     server.wait_for_metric("num_requests_running", num_running + 2)
     if stream:
         assert sock.recv(10)
@@ -126,17 +131,20 @@ def test_a_client_that_does_not_read_is_left(start_server: Start) -> None:
         {"model": "fake", "prompt": ["x"] * 64, "n": 4, "max_tokens": 500, "stream": True, "logprobs": 20}
     ).encode()
     sock.sendall(POST_COMPLETION % len(body) + body)
+    end = time.monotonic() + PATIENCE
+    while 'finished_reason="abort"' not in server.ask("GET", "/metrics").body.decode():
+        assert time.monotonic() < end
     server.wait_for_metric("num_requests_running", 0)
     server.wait_for_metric("num_http_requests", 0)
-    assert 'finished_reason="abort"' in server.ask("GET", "/metrics").body.decode()
     assert server.complete().status == 200
     sock.close()
 
 
-def test_sigterm_lets_running_requests_end(start_server: Start) -> None:
-    server = start_server(engine=SLOW)
-    stream = in_background(lambda: server.complete(max_tokens=20, stream=True))
-    whole = in_background(lambda: server.complete(max_tokens=20))
+def test_sigterm_lets_running_requests_end(start_server: Start, tmp_path: Path) -> None:
+    server = start_server()
+    prompt = f"#until {tmp_path / 'go'}#"
+    stream = in_background(lambda: server.complete(prompt=prompt, max_tokens=20, stream=True))
+    whole = in_background(lambda: server.complete(prompt=prompt, max_tokens=20))
     server.wait_for_metric("num_requests_running", 2)
     server.process.send_signal(signal.SIGTERM)
     server.wait_for_log("Draining")
@@ -146,37 +154,38 @@ def test_sigterm_lets_running_requests_end(start_server: Start) -> None:
     assert (refused.status, refused.error["code"]) == (503, "overloaded")
     assert int(refused.headers["retry-after"]) > 0
     assert server.ask("GET", "/health").status == 200
+    (tmp_path / "go").touch()
     assert "".join(event["choices"][0]["text"] for event in events(stream().body)) == PANGRAM[:20]
     assert whole().json()["choices"][0]["text"] == PANGRAM[:20]
-    assert server.process.wait(10) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_sigterm_waits_only_so_long(start_server: Start) -> None:
-    server = start_server(engine=SLOW, limits={"drain_timeout": 0.2})
-    stream = in_background(lambda: server.complete(max_tokens=400, stream=True))
-    whole = in_background(lambda: server.complete(max_tokens=400))
+    server = start_server(limits={"drain_timeout": 0.2})
+    stream = in_background(lambda: server.complete(prompt=ENDLESS, max_tokens=400, stream=True))
+    whole = in_background(lambda: server.complete(prompt=ENDLESS, max_tokens=400))
     server.wait_for_metric("num_requests_running", 2)
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(10) == 0
+    assert server.process.wait(60) == 0
     last = stream().body.decode().strip().split("\n\n")[-1]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_dead"
     assert (whole().status, whole().error["code"]) == (500, "engine_dead")
 
 
 def test_sigint_ends_the_server_with_its_requests(start_server: Start) -> None:
-    server = start_server(engine=SLOW)
+    server = start_server()
     sock = open_request(server, stream=True)
     server.wait_for_metric("num_requests_running", 1)
     server.process.send_signal(signal.SIGINT)
     assert b"error" in read_all(sock)
-    assert server.process.wait(10) == 130
+    assert server.process.wait(60) == 130
     sock.close()
 
 
 def test_sigterm_while_the_engine_starts(start_server: Start) -> None:
-    server = start_server(engine={"boot": 30})
+    server = start_server(engine={"boot_until": "/nowhere/at/all"})
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(10) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_metrics(start_server: Start) -> None:

@@ -88,7 +88,7 @@ def test_a_stream_is_the_whole_answer(server: ServerProcess) -> None:
     ids=str,
 )
 def test_completions(server: ServerProcess, fields: dict[str, Any], pattern: str) -> None:
-    choice = server.complete(max_tokens=100, **fields).json()["choices"][0]
+    choice = server.complete(max_tokens=100, seed=1, **fields).json()["choices"][0]
     assert choice["finish_reason"] == "stop"
     assert re.fullmatch(pattern, choice["text"])
 
@@ -126,7 +126,9 @@ def test_a_required_call_is_made(server: ServerProcess, stream: bool) -> None:
 
 def test_a_named_call_is_made(client: openai.OpenAI) -> None:
     choice: Any = {"type": "function", "function": {"name": "second"}}
-    answer = client.chat.completions.create(model="fake", messages=USER, tools=TOOLS, tool_choice=choice)
+    answer = client.chat.completions.create(
+        model="fake", messages=USER, tools=TOOLS, tool_choice=choice, seed=1
+    )
     (call,) = answer.choices[0].message.tool_calls or ()
     assert call.function.name == "second"
     Step.model_validate_json(call.function.arguments)

@@ -40,7 +40,7 @@ def hermes(tokenizer_dir: Any) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def client(hermes: ServerProcess) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{hermes.url}/v1", api_key="none", max_retries=0, timeout=20) as client:
+    with openai.OpenAI(base_url=f"{hermes.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
         yield client
 
 

@@ -70,7 +70,7 @@ def attributes(span: Any) -> dict[str, Any]:
 def stop(server: ServerProcess) -> None:
     """As a service manager does."""
     server.process.terminate()
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_the_spans_of_requests(collector: Collector, start_server: Callable[..., ServerProcess]) -> None:

@@ -171,4 +171,6 @@ def test_thread_sanitizer_finds_nothing(tmp_path: Path, name: str, source: str) 
         pytest.skip("this compiler has no thread sanitizer")
     assert built.returncode == 0, built.stderr
     done = subprocess.run([str(program)], capture_output=True, text=True)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("this kernel scatters addresses further than the thread sanitizer can follow")
     assert (done.returncode, done.stderr) == (0, "")

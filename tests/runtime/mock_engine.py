@@ -1,7 +1,7 @@
 """An engine's process with the mock executor, whose package is the name of a misfortune or "well".
 
 Run by tests in place of `pagedc.runtime.engine_process`. A prompt that begins with one of the tokens below
-makes the process do what it says.
+makes the process do what it says; SLOW ones wait while there is a file HOLD in the package.
 """
 
 import os
@@ -23,6 +23,7 @@ from pagedc.runtime.errors import ExecutorError, PackageError
 from pagedc.runtime.messages import Start
 
 KILL, RAISE, GARBAGE, SLOW, HANG = 30, 31, 32, 33, 34
+HOLD = "hold"
 
 CONFIG = EngineConfig(
     block_size=4,
@@ -36,6 +37,10 @@ CONFIG = EngineConfig(
 
 
 class FatefulExecutor(MockExecutor):
+    def __init__(self, config: EngineConfig, hold: Path) -> None:
+        super().__init__(config)
+        self._hold = hold
+
     def step(self, batch: Batch, *, want_logits: bool = False) -> StepResult:
         firsts = set(batch.token_ids[batch.positions == 0].tolist())
         if KILL in firsts:
@@ -46,7 +51,10 @@ class FatefulExecutor(MockExecutor):
             connection.sendall(b"\xff" * 100)
         if HANG in firsts:
             time.sleep(600)
-        time.sleep(0.02 if SLOW in self._cache[::4] else 0)
+        if SLOW in self._cache[::4] or SLOW in firsts:
+            time.sleep(0.05)
+            while self._hold.exists():
+                time.sleep(0.01)
         return super().step(batch, want_logits=want_logits)
 
 
@@ -60,7 +68,7 @@ def open_engine(start: Start) -> Engine:
         Path(start.package).touch()
     elif name == "once":
         raise PackageError("once is enough")
-    return Engine(FatefulExecutor(CONFIG), CONFIG, [0])
+    return Engine(FatefulExecutor(CONFIG, Path(start.package) / HOLD), CONFIG, [0])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +164,18 @@ def test_an_endless_template_is_stopped(make: Any, source: str) -> None:
     messages = [{"role": "user", "content": "Hello"}]
     assert template.render(messages) == good.render(messages)
     good.close()
+
+
+def test_time_that_a_busy_machine_takes_is_not_the_templates(make: Any) -> None:
+    template = make(CHATML, time_limit=0.2)
+    messages = [{"role": "user", "content": "Hello"}]
+    expected = template.render(messages)
+    pid = template._worker._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    later = threading.Timer(0.5, os.kill, (pid, signal.SIGCONT))
+    later.start()
+    assert template.render(messages) == expected
+    later.join()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Parent:
         self._grammars = grammars
         self.executor = executor(CONFIG)
         self.socket, theirs = socket.socketpair()
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self.outcome: int | Exception | None = None
         self._reader = FrameReader()
         self._thread = threading.Thread(target=self._serve, args=[theirs])
@@ -58,7 +58,7 @@ class Parent:
                 yield msgspec.msgpack.decode(content, type=FromEngine)
 
     def join(self) -> int | Exception | None:
-        self._thread.join(10)
+        self._thread.join(60)
         self.socket.close()
         return self.outcome
 
@@ -68,7 +68,7 @@ def parent() -> Iterator[Parent]:
     parent = Parent()
     yield parent
     parent.socket.close()
-    parent._thread.join(10)
+    parent._thread.join(60)
 
 
 def test_shutdown_leaves_when_nothing_runs(parent: Parent) -> None:
@@ -152,7 +152,7 @@ def test_an_idle_engine_reads_the_tokenizer_for_grammars(
     grammars = GrammarCompiler(tmp_path / "tokenizer.json", 258, [257])
     parent = Parent(grammars)
     parent.send(START)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while grammars._thread is None or (grammars._tokenizer is None and not is_broken):
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -172,7 +172,7 @@ def test_an_idle_engine_prepares_for_larger_batches(monkeypatch: pytest.MonkeyPa
     ready = next(messages)
     assert isinstance(ready, Ready)
     assert ready.phases == {"weights": 0.25}
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while executor.num_cold >= 0 and time.monotonic() < end:
         time.sleep(0.001)
     assert executor.num_cold < 0

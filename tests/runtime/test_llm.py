@@ -179,7 +179,7 @@ def test_the_asynchronous_one_says_the_same(
         return AsyncEngine(path, options, command=MOCK_ENGINE)
 
     async def main() -> None:
-        async with asyncio.timeout(20), AsyncLLM(package, max_num_seqs=3) as other:
+        async with asyncio.timeout(60), AsyncLLM(package, max_num_seqs=3) as other:
             outputs = await asyncio.gather(*(other.generate(f"prompt {i}", greedy()) for i in range(5)))
             expected = model.generate([f"prompt {i}" for i in range(5)], greedy())
             assert [output.outputs for output in outputs] == [output.outputs for output in expected]

@@ -33,7 +33,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any) -> Iterator[Any]:
     """A fresh profile; what the page logs as an error fails the test."""
     context = browser.new_context(color_scheme="dark", viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(15000)
+    context.set_default_timeout(60000)
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
