@@ -59,7 +59,7 @@ def _upload(arrays: Iterable[NDArray[np.uint8]], device: Any) -> list[int]:
 
 
 class Arenas:
-    """Activations, KV cache, scratch, and the places of inputs and outputs."""
+    """Activations, KV cache, state, scratch, and the places of inputs and outputs."""
 
     def __init__(self, device: Any, model: Any, table: Any, config: EngineConfig) -> None:
         self.max_tokens: int = table.bucket("T", config.max_num_batched_tokens)
@@ -72,6 +72,10 @@ class Arenas:
         self.caches: list[tuple[int, ...]] = [
             tuple(device.allocate(num_bytes * config.num_blocks) for num_bytes in layer)
             for layer in model.BLOCK_BYTES
+        ]
+        self.states: list[int] = [
+            device.allocate(num_bytes * config.max_num_seqs)
+            for num_bytes in getattr(model, "STATE_BYTES", ())
         ]
         self.inputs = {
             "block_tables": device.allocate(pitch * self.max_seqs),
@@ -156,6 +160,10 @@ class RecordedStep:
     def v_cache(self, layer: int) -> int:
         """The values of a layer."""
         return self._arenas.caches[layer][1]
+
+    def state(self, number: int) -> int:
+        """What sequences carry from token to token, slot by slot."""
+        return self._arenas.states[number]
 
     def run(self, kernel: str, **given: int) -> None:
         """One kernel of kernels.json; what is not given are inputs of the step."""

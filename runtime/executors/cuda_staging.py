@@ -34,6 +34,7 @@ def token_fields(tokens: int, seqs: int) -> list[Field]:
         Field("slot_mapping", _INT64, tokens),
         Field("context_lens", _INT32, seqs),
         Field("query_start_loc", _INT32, seqs + 1),
+        Field("state_slots", _INT32, seqs),
     ]
 
 
@@ -83,6 +84,7 @@ class InputBlock:
         arrays["token_ids"][num_tokens:] = 0
         arrays["context_lens"][:num_seqs] = batch.context_lens
         arrays["context_lens"][num_seqs:] = 0
+        arrays["state_slots"][:num_seqs] = batch.state_slots
         arrays["query_start_loc"][: num_seqs + 1] = batch.query_start_loc
         arrays["query_start_loc"][num_seqs + 1 :] = num_tokens
         self._copy_in(turn)

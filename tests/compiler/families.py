@@ -112,7 +112,7 @@ def make_config(name: str, **overrides: Any) -> PretrainedConfig:
     """A small config of a model type."""
     if name in FEATURES:
         return small_config(name)
-    return AutoConfig.for_model(name, **((CONFIGS | STATE_CONFIGS)[name] | overrides))
+    return AutoConfig.for_model(name, **((CONFIGS | STATE_CONFIGS).get(name, {}) | overrides))
 
 
 def make_model(name: str, **overrides: Any) -> torch.nn.Module:

@@ -16,7 +16,10 @@ import pagedc
 
 pytestmark = pytest.mark.gpu
 
-NAMES = ("llama", "qwen3", "gemma2", "gemma3_text", "mixtral", "gpt2")
+NAMES = (
+    *("llama", "qwen3", "gemma2", "gemma3_text", "mixtral", "gpt2"),
+    *("lfm2", "mamba2", "jamba", "qwen3_5_text"),  # layers with state
+)
 
 
 def compiled(name: str, directory: Path, dtype: str) -> tuple[Path, torch.nn.Module]:

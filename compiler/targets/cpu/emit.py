@@ -11,8 +11,8 @@ from pagedc.compiler.outline import Loop, outline
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
 from pagedc.compiler.render import environment
 from pagedc.compiler.targets.cpu.row_printer import CTYPES, print_signature
-from pagedc.compiler.targets.cpu.state import decay_kind, recurrence_key, state_bytes, state_calls
 from pagedc.compiler.targets.cpu.tuned import Tiles
+from pagedc.compiler.targets.state import decay_kind, recurrence_key, state_bytes, state_calls
 from pagedc.kernels.cpu.layout import parse_format
 
 # Names that a pointer in an emitted function must not hide.

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from pagedc.compiler.graph import STATEFUL
 from pagedc.compiler.layer_table import STEP_INPUTS, LayerTable, arguments, call_note, layer_table
 from pagedc.compiler.outline import Loop, outline
 from pagedc.compiler.program import Buffer, Call, Program, RowFunction
 from pagedc.compiler.render import environment
 from pagedc.compiler.targets.cuda.kernels import Kernels
+from pagedc.compiler.targets.cuda.state_launches import input_names
+from pagedc.compiler.targets.state import state_bytes, state_calls
 
 
 def emit(program: Program, kernels: Kernels, arch: str, scratch_bytes: int, counter_bytes: int) -> str:
@@ -41,6 +44,7 @@ class _Emitter:
                 scratch_bytes=scratch_bytes,
                 counter_bytes=counter_bytes,
                 block_bytes=self.kernels.block_bytes(),
+                state_bytes=[state_bytes(call) for call in state_calls(self.program)],
                 loops=loops,
                 tokens=tokens,
                 rows=rows,
@@ -113,7 +117,12 @@ class _Emitter:
         values = arguments(call)
         text = {argument: layers.spell(position, argument, value) for argument, value in values.items()}
         self.lines = []
-        lines = self._attention(call, text) if call.kind == "attention" else [self._run(call, text)]
+        if call.kind == "attention":
+            lines = self._attention(call, text)
+        elif call.kind in STATEFUL:
+            lines = self._stateful(call, text)
+        else:
+            lines = [self._run(call, text)]
         return [f"# {call_note(call, in_loop=bool(layers.columns))}", *self.lines, *lines]
 
     def _run(self, call: Call, text: dict[str, str]) -> str:
@@ -179,6 +188,28 @@ class _Emitter:
             "else:",
             "    " + _run(f"attention_mixed_{number}", given),
             "    " + _run(f"attention_prefill_{number}", given),
+        ]
+
+    def _stateful(self, call: Call, text: dict[str, str]) -> list[str]:
+        given: dict[str, str] = {}
+        operand = weight = 0
+        for name, kind in zip(input_names(call), call.constants["inputs"], strict=True):
+            if kind == "w":
+                given[name] = f"step.weight({text[f'w{weight}']})"
+                weight += 1
+            else:
+                given |= self._operand(call, operand, name, text)
+                operand += 1
+        given["state"] = f"step.state({text['state']})"
+        given["out"] = self._buffer(call.outputs[0], text["out0"])
+        kernel = self.kernels.name_of(call)
+        if call.kind != "causal_conv":
+            return [_run(kernel, given)]
+        return [
+            "if step.decodes:",
+            "    " + _run(f"causal_conv_decode_{kernel}", given),
+            "else:",
+            "    " + _run(f"causal_conv_prefill_{kernel}", given),
         ]
 
     # Spelling.

@@ -1,8 +1,8 @@
 """The kernels of a program: for each distinct call, what it launches for each size of a step.
 
 Parameters that model.py gives are named here (`x`, `weight`, `out`, …); `token_ids`, `positions`,
-`slot_mapping`, `block_tables`, `context_lens`, `query_start_loc`, `logits_rows`, `scratch` and `counters`
-are the step's own.
+`slot_mapping`, `block_tables`, `context_lens`, `query_start_loc`, `state_slots`, `logits_rows`, `scratch` and
+`counters` are the step's own.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from pagedc.compiler.targets.cuda.launch_table import Arguments, Dimension, Kern
 from pagedc.compiler.targets.cuda.row_launch import RowLaunch, row_argument
 from pagedc.compiler.targets.cuda.rows_file import print_row_kernel
 from pagedc.compiler.targets.cuda.sample import sample
+from pagedc.compiler.targets.cuda.state_launches import launch_conv, launch_maximum, launch_recurrence
 from pagedc.compiler.targets.cuda.tiles import power_of_two
 from pagedc.compiler.targets.cuda.weight_layout import parts_of
 
@@ -64,7 +65,9 @@ class Kernels:
         self._add("sample", "R", self._sample)
 
     def name_of(self, call: Call) -> str:
-        """What model.py calls the kernel; of an attention, the number behind its kernels' names."""
+        """What model.py calls the kernel; of an attention or a convolution, the number behind its kernels'
+        names.
+        """
         if call.key not in self._names:
             self._names[call.key] = self._register(call)
         return self._names[call.key]
@@ -107,12 +110,33 @@ class Kernels:
                 return self._add(name, dimension, lambda a, n: self._grouped_linear(call, a, n))
             case "select_rows":
                 return self._add("select_rows", "R", lambda a, n: self._select_rows(call, a, n))
+            case "causal_conv":
+                return self._register_conv(call)
+            case "linear_recurrence":
+                return self._add(
+                    "linear_recurrence", "S", lambda a, n: launch_recurrence(call, a, n, pdl=self.pdl)
+                )
+            case "running_max":
+                return self._add("running_max", "S", lambda a, n: launch_maximum(call, a, n, pdl=self.pdl))
         number = str(sum(name.startswith("attention_decode") for name in self.kernels))
         if len(call.operands) == 3:
             self._add(f"store_kv_{number}", "T", lambda a, n: self._store_kv(call, a, n))
         self._add(f"attention_decode_{number}", "S", lambda a, n: self._decode(call, a, n, mixed=False))
         self._add(f"attention_mixed_{number}", "S", lambda a, n: self._decode(call, a, n, mixed=True))
         self._add(f"attention_prefill_{number}", "T", lambda a, n: self._prefill(call, a, n))
+        return number
+
+    def _register_conv(self, call: Call) -> str:
+        def decode(arguments: Arguments, size: int) -> Launches:
+            return launch_conv(call, arguments, size, size, decodes=True, pdl=self.pdl)
+
+        def prefill(arguments: Arguments, size: int) -> Launches:
+            num_seqs = self.facts.limits.max_num_seqs
+            return launch_conv(call, arguments, size, num_seqs, decodes=False, pdl=self.pdl)
+
+        number = str(sum(name.startswith("causal_conv_decode") for name in self.kernels))
+        self._add(f"causal_conv_decode_{number}", "S", decode)
+        self._add(f"causal_conv_prefill_{number}", "T", prefill)
         return number
 
     # Launches.

@@ -1,7 +1,6 @@
 """NVIDIA GPUs: one readable model.py, and Triton kernels as source and as cubins."""
 
-from pagedc.compiler.errors import OptionError, UnsupportedError
-from pagedc.compiler.graph import STATEFUL
+from pagedc.compiler.errors import OptionError
 from pagedc.compiler.options import CompileOptions
 from pagedc.compiler.program import Program
 from pagedc.compiler.progress import Phase
@@ -20,6 +19,7 @@ from pagedc.compiler.targets.cuda.sources import kernel_sources
 from pagedc.compiler.targets.cuda.tuned import tuned
 from pagedc.compiler.targets.cuda.tuned_rows import configs_of, default_row
 from pagedc.compiler.targets.cuda.weight_layout import CudaLayout
+from pagedc.compiler.targets.state import state_bytes, state_calls
 from pagedc.compiler.tuning import Tuning
 from pagedc.runtime import manifest
 
@@ -56,16 +56,11 @@ class CudaTarget:
 
     def tune(self, program: Program, facts: Facts, phase: Phase) -> None:
         """Choose the configs of the kernels. Raises OptionError, ToolchainError, UnsupportedError."""
-        _refuse_state(program)
         kernels, points = self._points(program, facts)
         self._tuning = tuned(kernels, points, self.arch, self._options, phase)
 
     def emit(self, writer: PackageWriter, program: Program, facts: Facts) -> str:
-        """Write model.py, the printed row kernels, and the kernels and launcher that they need.
-
-        Raises UnsupportedError where a layer carries state from token to token.
-        """
-        _refuse_state(program)
+        """Write model.py, the printed row kernels, and the kernels and launcher that they need."""
         kernels, points = self._points(program, facts)
         if self._tuning is None:
             rows = {(row.kernel, row.shape): row for row in map(default_row, points)}
@@ -109,8 +104,8 @@ class CudaTarget:
         return sum(sum(kv_block_bytes(call, facts.kv_dtype)) for call in calls)
 
     def state_bytes(self, program: Program) -> int:
-        """None: `emit` refuses what has any."""
-        return 0
+        """Of all layers that have any."""
+        return sum(map(state_bytes, state_calls(program)))
 
     def describe(self) -> manifest.Target:
         """The architecture."""
@@ -125,11 +120,3 @@ class CudaTarget:
     def _points(self, program: Program, facts: Facts) -> tuple[Kernels, list[Point]]:
         kernels = Kernels(program, facts, Recorder(), self.table.pdl)
         return kernels, points_of(kernels, buckets_of(facts.limits))
-
-
-def _refuse_state(program: Program) -> None:
-    for call in program.calls:
-        if call.kind in STATEFUL:
-            raise UnsupportedError(
-                f"{call.origin}: {call.kind} has no kernel for cuda yet; compile with --target cpu"
-            )

@@ -19,19 +19,24 @@ import triton.language as tl
 from pagedc.kernels.triton import (
     attention_decode,
     attention_prefill,
+    causal_conv,
     embedding,
     grouped_linear,
     known_tokens,
     kv_cache,
     linear,
+    linear_recurrence,
     linear_tile,
+    running_max,
     sampling,
     select_rows,
 )
 from pagedc.kernels.triton.attention import AttentionSpec
 from pagedc.kernels.triton.kv_cache import KV_DTYPES
 from pagedc.kernels.triton.launch import KernelConfig, Launch
+from pagedc.kernels.triton.linear_recurrence import Decay, RecurrenceInputs, RecurrenceSpec
 from pagedc.kernels.triton.resources import compile_launch, measure
+from pagedc.kernels.triton.state import StateInputs
 from pagedc.kernels.triton.weights import WeightTensors, parse_format
 
 CHIPS = (80, 90, 100)
@@ -152,7 +157,36 @@ def others() -> list[Launch]:
     )
     selected = select_rows.launch_select_rows(meta(4, HIDDEN), ints(2), meta(2, HIDDEN))
     known = known_tokens.launch_known_tokens(ints(4), ints(4))
-    return store + grouped + rows + known + selected + sampler()
+    stateful = convolution(decodes=False) + recurrence("HEAD", 32, 128, 128, is_delta=True) + maximum()
+    return store + grouped + rows + known + selected + sampler() + stateful
+
+
+def state_of(num_floats: int) -> StateInputs:
+    arrays = {"slots": ints(4), "context_lens": ints(4), "query_start_loc": ints(5)}
+    return StateInputs(state=floats(4, num_floats), **arrays)
+
+
+def convolution(*, decodes: bool) -> list[Launch]:
+    spec = causal_conv.ConvSpec(channels=8192, taps=4)
+    x, config = floats(64, 8192), causal_conv.defaults(spec, decodes=decodes)
+    state = state_of(spec.state_floats)
+    return causal_conv.launch_causal_conv(spec, config, x, floats(4, 8192), state, x, decodes=decodes)
+
+
+def recurrence(decay: Decay, heads: int, key_dim: int, value_dim: int, *, is_delta: bool) -> list[Launch]:
+    spec = RecurrenceSpec(
+        heads=heads, key_heads=1, key_dim=key_dim, value_dim=value_dim, decay=decay, is_delta=is_delta
+    )
+    q, v = floats(1, key_dim), floats(1, heads * value_dim)
+    rate = floats(heads, key_dim, value_dim) if decay == "EXP_COLUMN" else None
+    rows = RecurrenceInputs(q=q, k=q, v=v, decay=v, rate=rate, beta=floats(1, heads) if is_delta else None)
+    config, state = linear_recurrence.defaults(spec), state_of(spec.state_floats)
+    return linear_recurrence.launch_linear_recurrence(spec, config, rows, state, v)
+
+
+def maximum() -> list[Launch]:
+    spec, x = running_max.RunningMaxSpec(channels=4096, initial=-1e38), floats(1, 4096)
+    return running_max.launch_running_max(spec, x, x, state_of(spec.state_floats), x)
 
 
 def sampler() -> list[Launch]:
@@ -190,6 +224,12 @@ def cases() -> Iterator[tuple[str, int, Launch]]:
         (f"bf16, epilogue, {n} tokens linear_kernel", 90, dense("bf16", n, gate)[0]) for n in (1, 1024)
     )
     yield "bf16, wide, epilogue linear_kernel", 90, dense("bf16", 1024, gate, split_k=1)[0]
+    yield "decode causal_conv_kernel", 90, convolution(decodes=True)[0]
+    for decay, heads, key_dim, value_dim in (
+        ("HEAD", 64, 128, 64), ("ROW", 32, 128, 128), ("EXP_COLUMN", 1, 16, 8192), ("COLUMN", 1, 1, 2560),
+    ):  # fmt: skip
+        launch = recurrence(decay, heads, key_dim, value_dim, is_delta=decay == "ROW")[0]
+        yield f"{decay} {heads} {key_dim} {value_dim} linear_recurrence_kernel", 90, launch
     for name, split_k, config in (("bf16", 1, WIDE), ("bf16", 4, PERSISTENT), ("fp8", 1, PERSISTENT)):
         launch = dense(name, 2048, gate, config, split_k)[0]
         yield f"persistent {name} in {split_k}, epilogue linear_persistent_kernel", 90, launch

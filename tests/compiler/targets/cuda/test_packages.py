@@ -56,6 +56,30 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "no_rope_layers": [1, 0],
         "moe_layers": [],
     },
+    "lfm2": {**SMALL, "num_hidden_layers": 1, "layer_types": ["conv"], "conv_L_cache": 3},
+    "mamba2": {  # nothing attends
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 32,
+        "num_heads": 4,
+        "head_dim": 16,
+        "state_size": 12,
+        "n_groups": 2,
+        "num_hidden_layers": 1,
+        "chunk_size": 16,
+    },
+    "qwen3_next": {  # the gated delta rule, and attention
+        **SMALL,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "layer_types": ["linear_attention", "full_attention"],
+        "linear_num_key_heads": 1,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 12,
+        "linear_value_head_dim": 16,
+        "head_dim": 16,
+        "num_experts": 0,
+        "mlp_only_layers": [0, 1],
+    },
 }
 
 pytestmark = [

@@ -13,7 +13,7 @@ def state_calls(program: Program) -> list[Call]:
 
 
 def state_bytes(call: Call) -> int:
-    """Bytes of one sequence's state, as the kernels lay it out."""
+    """Bytes of one sequence's state, as the kernels of every target lay it out."""
     c = call.constants
     if call.kind == "causal_conv":
         return 4 * _whole_vectors((c["taps"] - 1) * c["channels"])
