@@ -95,6 +95,21 @@ def _select_all(name: str, selected: torch.Tensor, tokens: Any) -> None:
     torch._check(tokens <= fewer)  # type: ignore[no-untyped-call]
 
 
+def select_within_budget(
+    self: Any,
+    hidden_states: torch.Tensor,
+    position_embeddings: Any,
+    attention_mask: torch.Tensor,
+    past_key_values: Any,
+) -> torch.Tensor:
+    """A module that picks `token_budget` of the keys that a mask shows picks all of no more than so many.
+
+    The trace is held to such runs. → what is seen [1, 1, T, T].
+    """
+    torch._check(hidden_states.shape[1] <= self.token_budget)  # type: ignore[no-untyped-call]
+    return attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0
+
+
 def attention_forward(
     module: torch.nn.Module,
     query: torch.Tensor,

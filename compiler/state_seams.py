@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from pagedc.compiler.errors import UnsupportedError
-from pagedc.compiler.seams import looped_experts
+from pagedc.compiler.seams import looped_experts, select_within_budget
 
 Tensor = torch.Tensor
 
@@ -208,7 +208,8 @@ def gated_sum(
     return out.squeeze(2), None
 
 
-# By the name that a kernel library has for a function of a file, or that a module's class has for a method.
+# By the name that a kernel library has for a function of a file, or that a module's class has for a method,
+# with the attributes that the method reads.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "selective_scan_fn": selective_scan,
     "mamba_chunk_scan_combined": chunk_scan,
@@ -216,10 +217,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "chunk_kda": gated_delta_rule,
     "rwkv_linear_attention": weighted_average,
 }
-METHODS: tuple[tuple[str, Callable[..., Any]], ...] = (
-    ("_rnn_scan", gated_sum),
-    ("forward", matrix_memory),
-    ("forward", looped_experts),
+METHODS: tuple[tuple[str, Callable[..., Any], tuple[str, ...]], ...] = (
+    ("_rnn_scan", gated_sum, ()),
+    ("forward", matrix_memory, ()),
+    ("forward", looped_experts, ()),
+    ("forward", select_within_budget, ("token_budget",)),
 )
 
 
@@ -227,14 +229,15 @@ METHODS: tuple[tuple[str, Callable[..., Any]], ...] = (
 def installed(model: torch.nn.Module) -> Iterator[None]:
     """While a model is traced, the functions that it calls for its recurrences are pagedc's."""
     replaced: list[tuple[Any, str, Any]] = []
-    classes = dict.fromkeys(type(module) for module in model.modules())
+    classes = {type(module): module for module in model.modules()}
     for file in dict.fromkeys(sys.modules[cls.__module__] for cls in classes):
         for name, function in vars(file).items():
             if _interface(function) in FUNCTIONS:
                 replaced.append((file, name, _without_state(FUNCTIONS[_interface(function)])))
-    for cls in classes:
-        for name, seam in METHODS:
-            if name in vars(cls) and _takes_the_same(vars(cls)[name], seam):
+    for cls, module in classes.items():
+        for name, seam, read in METHODS:
+            has = name in vars(cls) and all(hasattr(module, attribute) for attribute in read)
+            if has and _takes_the_same(vars(cls)[name], seam):
                 replaced.append((cls, name, seam))
     with contextlib.ExitStack() as stack:
         for owner, name, function in replaced:

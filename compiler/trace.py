@@ -95,7 +95,7 @@ def build(config: PretrainedConfig) -> torch.nn.Module:
     config = copy.deepcopy(config)
     config._experts_implementation = NAME
     with quiet(), torch.device("meta"):
-        return _from_config(config)
+        return _from_config(config).to("meta")  # some parameters ask for no device: torch.FloatTensor(n)
 
 
 def computed_buffers(config: PretrainedConfig) -> dict[str, torch.Tensor]:
@@ -156,14 +156,18 @@ def new_module(config: PretrainedConfig, **options: Any) -> torch.nn.Module:
     """The causal LM of a config in float32, as transformers makes it. Raises what transformers raises.
 
     The text half of a model for several media has a config that the mapping of causal LMs does not list: then
-    it is the class of that mapping that the checkpoint names.
+    it is the class of that mapping that the checkpoint names. A class may be that of one part of a config.
     """
-    names = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) & set(config.architectures or ())
-    for name in names if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING else ():
-        found = getattr(transformers, name)
-        if found.config_class is type(config):
-            model: torch.nn.Module = found._from_config(config, dtype=torch.float32, **options)
-            return model
+    named = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) & set(config.architectures or ())
+    classes: list[Any] = [getattr(transformers, name) for name in named]
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        classes = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]]
+    model: torch.nn.Module
+    for found in classes:
+        for part in (config, *vars(config).values()):
+            if type(part) is found.config_class:
+                model = found._from_config(part, dtype=torch.float32, **options)
+                return model
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options)
     return model
 
@@ -251,7 +255,7 @@ def quiet() -> Iterator[None]:
     torch_logger = logging.getLogger("torch")
     torch_level = torch_logger.level
     transformers_logging.set_verbosity_error()
-    torch_logger.setLevel(logging.ERROR)
+    torch_logger.setLevel(logging.CRITICAL)  # an op that fails on fake tensors is told by its exception
     checks = torch.distributions.Distribution._validate_args
     torch.distributions.Distribution.set_default_validate_args(False)  # they look into values: meta has none
     try:

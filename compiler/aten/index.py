@@ -302,6 +302,8 @@ def arange(importer: Importer, *arguments: Any, **_: Any) -> Value:
         if type(start) is not int or step != 1:
             raise importer.unsupported("indexes of tokens counted from another end")
         return importer.pointwise("add", importer.positions(), start) if start else importer.positions()
+    if min(shape, default=0) < 0:
+        raise importer.unsupported("indexes of more than the tokens")
     bounds = [argument for argument in arguments if isinstance(argument, int | float)]
     return importer.constant(torch.arange(*bounds, dtype=importer.meta.dtype))
 

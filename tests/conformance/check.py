@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tests.conformance.shrink import small_config
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
 import pagedc
 from pagedc.compiler.errors import UnsupportedError
-from pagedc.compiler.trace import quiet
+from pagedc.compiler.trace import new_module, quiet
 from pagedc.runtime.config import EngineConfig, EngineOptions, resolve
 from pagedc.runtime.engine import Engine
 from pagedc.runtime.executors import open_executor
@@ -55,7 +55,7 @@ def check(model_type: str, directory: Path) -> Outcome:
         config, model, failure = small_model(model_type)
     except Exception as error:  # whatever the module's own code raises
         return Outcome("not built", one_line(error))
-    vocab_size = config.get_text_config(decoder=True).vocab_size
+    vocab_size = model.config.get_text_config(decoder=True).vocab_size  # type: ignore[union-attr]
     with quiet():
         model.save_pretrained(directory / "model")  # type: ignore[operator]
     try:
@@ -104,7 +104,7 @@ def random_model(config: PretrainedConfig) -> torch.nn.Module:
     """Every parameter random, those of norms and biases too."""
     torch.manual_seed(0)
     with quiet():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        model = new_module(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
