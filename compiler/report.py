@@ -89,7 +89,16 @@ def print_report(console: "Console", package: Path, seconds: float | None = None
     console.print(summary, markup=False, highlight=False, soft_wrap=True)
     if manifest.accuracy is not None:
         console.print(accuracy_line(manifest.accuracy), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"serve it: {package / 'serve'} --port 8000", markup=False, highlight=False, soft_wrap=True)
+    console.print(next_step(package, manifest), markup=False, highlight=False, soft_wrap=True)
+
+
+def next_step(package: Path, manifest: Manifest) -> str:
+    """How to serve a package, or what it lacks for that."""
+    if "tokenizer/tokenizer.json" in manifest.files:
+        return f"serve it: {package / 'serve'} --port 8000"
+    return (
+        "it has no tokenizer and cannot be served: put a tokenizer.json beside the weights and compile again"
+    )
 
 
 def _table(tuning: Tuning) -> Any:

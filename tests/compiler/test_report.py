@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pagedc.compiler.errors import CheckpointError
 from pagedc.compiler.progress import PhaseTime
-from pagedc.compiler.report import load_manifest, load_tuning, print_report, report_as_dict
+from pagedc.compiler.report import load_manifest, load_tuning, next_step, print_report, report_as_dict
 from pagedc.compiler.tuning import TunedKernel, Tuning, dump_tuning
 from pagedc.runtime.manifest import (
     ABI_VERSION,
@@ -81,6 +81,13 @@ def test_table_shows_each_kernel_and_dashes_for_what_was_not_timed(package: Path
     (row,) = [line for line in text.splitlines() if "layer.norm" in line]
     assert row.count("–") == 3
     assert "\x1b" not in text
+
+
+def test_says_how_to_serve_it_or_what_it_lacks() -> None:
+    assert "cannot be served: put a tokenizer.json beside the weights" in next_step(Path("p"), MANIFEST)
+    files = MANIFEST.files | {"tokenizer/tokenizer.json": FileEntry(10, "0")}
+    whole = msgspec.structs.replace(MANIFEST, files=files)
+    assert next_step(Path("p"), whole) == "serve it: p/serve --port 8000"
 
 
 def test_json_has_the_same_rows_and_the_phases(package: Path) -> None:

@@ -42,6 +42,29 @@ def test_a_method_is_replaced_where_it_takes_the_same() -> None:
     assert Unit._rnn_scan is own
 
 
+class Indexer(nn.Module):
+    """Picks keys, of at most a number of tokens."""
+
+    def __init__(self, token_budget: int | None) -> None:
+        super().__init__()
+        if token_budget is not None:
+            self.token_budget = token_budget
+
+    def forward(self, hidden_states, position_embeddings, attention_mask, past_key_values):  # type: ignore[no-untyped-def]
+        raise NotImplementedError
+
+
+def test_within_its_budget_an_indexer_picks_all_keys() -> None:
+    mask = torch.tensor([[[[0.0, -1e9], [0.0, 0.0]]]])
+    indexer = Indexer(2)
+    with installed(indexer):
+        assert (indexer(torch.zeros(1, 2, 8), None, mask, None) == (mask == 0)).all()
+        with pytest.raises(RuntimeError):
+            indexer(torch.zeros(1, 3, 8), None, mask, None)
+    with installed(Indexer(None)), pytest.raises(NotImplementedError):
+        Indexer(None)(None, None, None, None)
+
+
 def test_a_state_of_the_models_own_is_refused() -> None:
     model = build(make_config("qwen3_5_text"))
     file: Any = sys.modules[type(model).__module__]
