@@ -52,7 +52,7 @@ class DepartedError(Exception):
 def check(model_type: str, directory: Path) -> Outcome:
     """Compile and compare one type; `directory` takes the checkpoint and the package."""
     try:
-        model, failure = small_model(model_type)
+        _, model, failure = small_model(model_type)
     except Exception as error:  # whatever the module's own code raises
         return Outcome("not built", one_line(error))
     vocab_size = model.config.get_text_config(decoder=True).vocab_size  # type: ignore[union-attr]
@@ -74,12 +74,12 @@ def check(model_type: str, directory: Path) -> Outcome:
     return Outcome("matched", error=error, features=found)
 
 
-def small_model(model_type: str) -> tuple[torch.nn.Module, str | None]:
-    """The module of a small config with random weights, and why it does not run on token ids alone, if so.
+def small_model(model_type: str) -> tuple[PretrainedConfig, torch.nn.Module, str | None]:
+    """A small config, its module with random weights, and why it does not run on token ids alone, if so.
 
     Raises what transformers raises when it cannot be built.
     """
-    built: tuple[torch.nn.Module, str | None] | None = None
+    built: tuple[PretrainedConfig, torch.nn.Module, str | None] | None = None
     first: Exception | None = None
     for fill in (False, True):
         try:
@@ -91,9 +91,9 @@ def small_model(model_type: str) -> tuple[torch.nn.Module, str | None]:
         try:
             with torch.inference_mode(), quiet():
                 logits_of(model, list(range(3, 3 + NUM_TOKENS // 2)))
-            return model, None
+            return config, model, None
         except Exception as error:
-            built = built or (model, one_line(error))
+            built = built or (config, model, one_line(error))
     if built is not None:
         return built
     assert first is not None
