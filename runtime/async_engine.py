@@ -13,7 +13,14 @@ from pathlib import Path
 from pagedc.runtime.config import EngineOptions
 from pagedc.runtime.engine_client import EngineClient
 from pagedc.runtime.engine_spawn import ENGINE_COMMAND, SpawnedEngine, spawn_engine
-from pagedc.runtime.errors import EngineDeadError, EngineError, OverloadedError, PagedcError, RequestError
+from pagedc.runtime.errors import (
+    EngineClosedError,
+    EngineDeadError,
+    EngineError,
+    OverloadedError,
+    PagedcError,
+    RequestError,
+)
 from pagedc.runtime.event_stream import EventStream, Taker
 from pagedc.runtime.messages import (
     Abort,
@@ -72,6 +79,7 @@ class AsyncEngine:
         self._num_waiting = 0  # requests that wait for a process
         self._restart: asyncio.Task[None] | None = None
         self._is_draining = self._is_closing = False
+        self._why_closed = ""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -85,7 +93,7 @@ class AsyncEngine:
         reason.
         """
         if self._is_closing:
-            raise EngineDeadError("the engine was closed")
+            raise EngineClosedError(self._why_closed)
         if self._ready is None:
             self._ready = asyncio.get_running_loop().create_future()
             await self._boot()
@@ -176,8 +184,8 @@ class AsyncEngine:
             return False
         return True
 
-    async def close(self) -> None:
-        """End the process; open requests get EngineDeadError. Safe to call twice."""
+    async def close(self, reason: str = "the engine was closed") -> None:
+        """End the process; open requests get EngineClosedError with the reason. Safe to call twice."""
         self._is_closing = True
         if self._watch is not None:
             self._watch.cancel()
@@ -186,7 +194,8 @@ class AsyncEngine:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._restart
             self._restart = None
-        self._fail_all(EngineDeadError("the engine was closed"))
+        self._why_closed = reason
+        self._fail_all(EngineClosedError(reason))
         for client in (self._dead, self._client):
             if client is not None:
                 await client.close()
@@ -216,7 +225,7 @@ class AsyncEngine:
             return await asyncio.shield(self._ready)
         except asyncio.CancelledError:
             if self._is_closing and self._ready.cancelled():
-                raise EngineDeadError("the engine was closed") from None
+                raise EngineClosedError(self._why_closed) from None
             raise
 
     def _take(self, message: FromEngine) -> None:

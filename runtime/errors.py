@@ -6,6 +6,7 @@ PagedcError                exit_code 1
 ├── OutputError            exit_code 1   a file that cannot be written: the disk is full
 ├── EngineError            exit_code 1   the engine's process failed
 │   ├── EngineDeadError                  it died; it is being restarted
+│   ├── EngineClosedError  HTTP 503      it was closed: the server is shutting down
 │   └── ExecutorError                    a step failed
 ├── RequestError           HTTP 400      a request that cannot be served as it stands
 │   ├── ContextLengthError               prompt and max_tokens exceed max_model_len
@@ -53,6 +54,13 @@ class EngineDeadError(EngineError):
 
     status = 500
     code = "engine_dead"
+
+
+class EngineClosedError(EngineError):
+    """The engine was closed while the request was open."""
+
+    status = 503
+    code = "shutting_down"
 
 
 class ExecutorError(EngineError):

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import msgspec
 from tornado.web import HTTPError
 
-from pagedc.runtime.errors import OverloadedError, PagedcError, RequestError
+from pagedc.runtime.errors import EngineClosedError, OverloadedError, PagedcError, RequestError
 
+DRAIN_RETRY_AFTER = 5  # seconds, for another server to take this one's place
 INTERNAL = "The server failed on this request; its log says why."
 
 
@@ -46,6 +47,8 @@ def failure_of(error: BaseException) -> Failure:
     if not isinstance(error, PagedcError):
         return status_failure(500)
     status, kind = error.status, error.type
+    if isinstance(error, EngineClosedError):
+        headers["Retry-After"] = str(DRAIN_RETRY_AFTER)
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after)
         if status == 429:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
-from pagedc.runtime.errors import NotFoundError, OverloadedError
+from pagedc.runtime.errors import EngineClosedError, NotFoundError, OverloadedError
 from pagedc.runtime.event_stream import Taker
 from pagedc.runtime.messages import EngineStats, Ready, TokenEvent
 from pagedc.runtime.metrics import Metrics
@@ -48,7 +48,7 @@ class Engine(Protocol):
 
     def abort(self, request_id: str, index: int | None = None) -> None: ...
 
-    async def close(self) -> None: ...
+    async def close(self, reason: str = ...) -> None: ...
 
 
 class HostedModel:
@@ -75,6 +75,7 @@ class HostedModel:
         self._open_engine = open_engine
         self._idle_unload = idle_unload
         self._is_leaving = False
+        self._why_closed = ""
         self._max_open = limits.max_waiting + limits.max_sequences
         self._num_open = 0  # sequences
         self._starting: asyncio.Task[Ready] | None = None  # None while asleep
@@ -136,7 +137,12 @@ class HostedModel:
     async def wait_started(self) -> None:
         """Let a request wait for the start, or wake the engine."""
         if self._starting is None or not self._starting.done() or self.status == "failed":
-            await self.start()
+            try:
+                await self.start()
+            except asyncio.CancelledError:
+                if self._starting is not None and self._starting.cancelled():  # by `close`
+                    raise EngineClosedError(self._why_closed) from None
+                raise
 
     @contextmanager
     def admit(self, num_sequences: int) -> Iterator[None]:
@@ -180,18 +186,19 @@ class HostedModel:
             logger.warning(
                 "%s: %d requests did not end in time", self.model.name, self.metrics.num_http_requests
             )
-        await self.close()
+        await self.close(f"The model '{self.model.name}' was unloaded before this request ended.")
 
-    async def close(self) -> None:
-        """End the processes; open requests get an error. Safe to call twice."""
+    async def close(self, reason: str = "The server is shutting down.") -> None:
+        """End the processes; open requests get an error with the reason. Safe to call twice."""
         self._is_leaving = True
+        self._why_closed = reason
         if self._sleep_timer is not None:
             self._sleep_timer.cancel()
         if self._falling_asleep is not None:
             await self._falling_asleep
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
-        await self.engine.close()
+        await self.engine.close(reason)
         if self.model.chat_template is not None:
             self.model.chat_template.close()
 

@@ -16,6 +16,7 @@ from pagedc.runtime.errors import (
 )
 from pagedc.runtime.grammar_checker import GrammarChecker
 from pagedc.runtime.server.auth import ApiKeys
+from pagedc.runtime.server.failures import DRAIN_RETRY_AFTER
 from pagedc.runtime.server.hosted_model import HostedModel
 from pagedc.runtime.server.json_body import quoted
 from pagedc.runtime.server.limits import Limits
@@ -24,7 +25,6 @@ from pagedc.runtime.server.protocol import LoadRequest
 if TYPE_CHECKING:
     from pagedc.runtime.server.tracing import Tracing
 
-DRAIN_RETRY_AFTER = 5  # seconds
 OpenModel = Callable[[LoadRequest], Awaitable[HostedModel]]
 
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-from pagedc.runtime.errors import EngineDeadError, EngineError, RequestError
+from pagedc.runtime.errors import EngineClosedError, EngineDeadError, EngineError, RequestError
 from pagedc.runtime.event_stream import Taker
 from pagedc.runtime.messages import EngineStats, Logprob, Ready, TokenEvent
 from pagedc.runtime.pooling import Pooling
@@ -127,19 +127,20 @@ class FakeEngine:
         """Forget a sequence."""
         self._aborted.add((request_id, index))
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "") -> None:
         """End whatever runs."""
+        self._why_closed = reason
         self._is_closed.set()
 
     async def _wait(self, seconds: float) -> None:
         if self._is_closed.is_set():
-            raise EngineDeadError("the engine was closed")
+            raise EngineClosedError(self._why_closed)
         try:
             await asyncio.wait_for(self._is_closed.wait(), seconds) if seconds else await asyncio.sleep(0)
         except TimeoutError:
             return
         if self._is_closed.is_set():
-            raise EngineDeadError("the engine was closed")
+            raise EngineClosedError(self._why_closed)
 
     def _token(self, position: int) -> int:
         return PANGRAM.encode()[position % len(PANGRAM)]

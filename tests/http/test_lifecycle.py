@@ -168,8 +168,10 @@ def test_sigterm_waits_only_so_long(start_server: Start) -> None:
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(60) == 0
     last = stream().body.decode().strip().split("\n\n")[-1]
-    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_dead"
-    assert (whole().status, whole().error["code"]) == (500, "engine_dead")
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert (error["message"], error["code"]) == ("The server is shutting down.", "shutting_down")
+    assert (whole().status, whole().error) == (503, error)
+    assert int(whole().headers["retry-after"]) > 0
 
 
 def test_sigint_ends_the_server_with_its_requests(start_server: Start) -> None:
@@ -177,7 +179,7 @@ def test_sigint_ends_the_server_with_its_requests(start_server: Start) -> None:
     sock = open_request(server, stream=True)
     server.wait_for_metric("num_requests_running", 1)
     server.process.send_signal(signal.SIGINT)
-    assert b"error" in read_all(sock)
+    assert b'"shutting_down"' in read_all(sock)
     assert server.process.wait(60) == 130
     sock.close()
 
@@ -186,6 +188,15 @@ def test_sigterm_while_the_engine_starts(start_server: Start) -> None:
     server = start_server(engine={"boot_until": "/nowhere/at/all"})
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(60) == 0
+
+
+def test_sigint_while_the_engine_starts(start_server: Start) -> None:
+    server = start_server(engine={"boot_until": "/nowhere/at/all"})
+    early = in_background(server.complete)
+    server.wait_for_metric("num_http_requests", 1)
+    server.process.send_signal(signal.SIGINT)
+    assert (early().status, early().error["code"]) == (503, "shutting_down")
+    assert server.process.wait(60) == 130
 
 
 def test_metrics(start_server: Start) -> None:

@@ -15,6 +15,7 @@ from tests.runtime.mock_engine import GARBAGE, HANG, HOLD, KILL, RAISE, SLOW
 from pagedc.runtime.async_engine import AsyncEngine
 from pagedc.runtime.errors import (
     ContextLengthError,
+    EngineClosedError,
     EngineDeadError,
     EngineError,
     OverloadedError,
@@ -259,8 +260,10 @@ def test_close_ends_what_is_open() -> None:
         task = await begin(engine, "a", max_tokens=60)
         await engine.close()
         await engine.close()
-        with pytest.raises(EngineDeadError, match="closed"):
+        with pytest.raises(EngineClosedError, match="closed"):
             await task
+        with pytest.raises(EngineClosedError):
+            await engine.start()
 
     run(test)
 
