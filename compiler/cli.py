@@ -22,7 +22,7 @@ from pagedc.compiler.options import (
     default_threads,
 )
 from pagedc.compiler.progress import SilentProgress, progress_for
-from pagedc.compiler.report import print_report, report_as_dict
+from pagedc.compiler.report import load_manifest, print_report, report_as_dict
 from pagedc.compiler.seal import check_replaceable
 from pagedc.compiler.tuning import Mode
 
@@ -240,6 +240,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     for name, least in (("tokens", 2), ("threads", 1)):
         if getattr(arguments, name) < least:
             raise OptionError(f"{name} is {getattr(arguments, name)}, below {least}")
+    load_manifest(arguments.package)  # what is wrong is refused before the seconds of an import
+    model_path(arguments.against)
     progress = SilentProgress() if arguments.json else progress_for()
     with progress.phase("import"):
         from pagedc.compiler.verify import print_verification, verification_as_dict, verify

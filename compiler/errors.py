@@ -5,6 +5,7 @@ CompileError                exit_code 1
 ├── OptionError             exit_code 2   a wrong option
 ├── UnsupportedError        exit_code 3   a model that pagedc cannot compile; raised before any weight is read
 ├── ToolchainError          exit_code 4   a compiler or device is missing or failed
+├── PackageError            exit_code 4   a package that is none, is damaged, or is not for this machine
 ├── VerificationError       exit_code 5   a package that departs from its model
 ├── OutputError             exit_code 1   a package that cannot be written: disk full, no permission
 └── InternalError           exit_code 1   a mistake of pagedc's own
@@ -39,6 +40,12 @@ class UnsupportedError(CompileError):
 
 class ToolchainError(CompileError):
     """A compiler or device is missing or failed."""
+
+    exit_code = 4
+
+
+class PackageError(CompileError):
+    """A package that is none, is damaged, or is not for this machine."""
 
     exit_code = 4
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.errors import PackageError
 from pagedc.compiler.progress import PhaseTime
 from pagedc.compiler.tuning import TUNING_NAME, TunedKernel, Tuning
 from pagedc.runtime.manifest import BROKEN_JSON, Accuracy, Manifest, manifest_path, parse_manifest
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 def load_manifest(package: Path) -> Manifest:
-    """The manifest of a package; raises CheckpointError if there is none that this version reads."""
+    """The manifest of a package; raises PackageError if there is none that this version reads."""
     try:
         return parse_manifest(manifest_path(package).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{package} is not a package: it has no manifest.json") from None
+        raise PackageError(f"{package} is not a package: it has no manifest.json") from None
     except OSError as error:
-        raise CheckpointError(f"the manifest of {package} cannot be read: {error.strerror}") from None
+        raise PackageError(f"the manifest of {package} cannot be read: {error.strerror}") from None
     except BROKEN_JSON as error:
-        raise CheckpointError(f"the manifest of {package} cannot be read: {error}") from None
+        raise PackageError(f"the manifest of {package} cannot be read: {error}") from None
 
 
 def load_tuning(package: Path) -> Tuning:
-    """The tuning.json of a package; raises CheckpointError."""
+    """The tuning.json of a package; raises PackageError."""
     path = package / TUNING_NAME
     try:
         return msgspec.json.decode(path.read_bytes(), type=Tuning)
     except FileNotFoundError:
-        raise CheckpointError(f"{package} has no {TUNING_NAME}") from None
+        raise PackageError(f"{package} has no {TUNING_NAME}") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+        raise PackageError(f"{path} cannot be read: {error.strerror}") from None
     except BROKEN_JSON as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        raise PackageError(f"{path} cannot be read: {error}") from None
 
 
 def report_as_dict(package: Path, phases: list[PhaseTime] | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from pagedc.compiler.agreement import FLOAT32_FLOORS, ROUNDED_FLOORS, Agreement, Comparison, Floors
 from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.english import ENGLISH
-from pagedc.compiler.errors import OptionError, VerificationError
+from pagedc.compiler.errors import OptionError, PackageError, VerificationError
 from pagedc.compiler.layers import Module, compare_modules
 from pagedc.compiler.progress import Progress
 from pagedc.compiler.reference import Reference, rounding_of
@@ -191,7 +191,9 @@ class _Package:
         self._process.communicate()
 
     def logits(self, token_ids: list[int]) -> torch.Tensor:
-        """[len(token_ids), vocab_size] float32. Raises VerificationError with what the package said."""
+        """[len(token_ids), vocab_size] float32. Raises PackageError or VerificationError with what
+        the package said.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         num_bytes = 4 * len(token_ids) * self._vocab_size
@@ -203,5 +205,6 @@ class _Package:
         if len(data) < num_bytes:
             _, said = self._process.communicate()
             lines = said.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
-            raise VerificationError(f"{self._package} does not run: {lines[-1]}")
+            kind = PackageError if self._process.returncode == PackageError.exit_code else VerificationError
+            raise kind(f"{self._package} does not run: {lines[-1]}")
         return torch.frombuffer(bytearray(data), dtype=torch.float32).view(len(token_ids), self._vocab_size)

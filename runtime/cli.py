@@ -9,9 +9,9 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from pagedc.runtime.errors import PagedcError
+from pagedc.runtime.errors import PagedcError, UsageError
 
 if TYPE_CHECKING:
     from pagedc.runtime.shares import Share
@@ -49,9 +49,16 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line for a wrong word, not the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UsageError.exit_code, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
 def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The words that each command takes; those of `bench` only if it is among `words`."""
-    parser = argparse.ArgumentParser(prog="pagedc", description="Serve, talk to and look into packages.")
+    parser = _Parser(prog="pagedc", description="Serve, talk to and look into packages.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a package over the OpenAI HTTP API"))
     _add_chat(commands.add_parser("chat", help="talk to a package or a server in the terminal"))

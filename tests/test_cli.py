@@ -57,13 +57,13 @@ def test_option_out_of_range_is_one_line() -> None:
 
 
 def test_report_of_no_package_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", "nowhere.pagedc"]) == 2
+    assert main(["report", "nowhere.pagedc"]) == 4
     assert_one_line(capsys.readouterr().err, "nowhere.pagedc")
 
 
 def test_report_of_a_file_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
-    assert main(["report", str(tmp_path / "text")]) == 2
+    assert main(["report", str(tmp_path / "text")]) == 4
     assert_one_line(capsys.readouterr().err, "text is not a package")
 
 

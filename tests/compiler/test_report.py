@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.errors import PackageError
 from pagedc.compiler.progress import PhaseTime
 from pagedc.compiler.report import load_manifest, load_tuning, next_step, print_report, report_as_dict
 from pagedc.compiler.tuning import TunedKernel, Tuning, dump_tuning
@@ -101,10 +101,10 @@ def test_json_has_the_same_rows_and_the_phases(package: Path) -> None:
 @pytest.mark.parametrize("name", ["manifest.json", "tuning.json"])
 def test_what_is_missing_or_broken_is_named(package: Path, name: str) -> None:
     (package / name).write_text("{")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(PackageError, match="cannot be read"):
         report_as_dict(package)
     (package / name).unlink()
-    with pytest.raises(CheckpointError, match=name):
+    with pytest.raises(PackageError, match=name):
         report_as_dict(package)
 
 

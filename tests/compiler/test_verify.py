@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pagedc.compiler.agreement import ROUNDED_FLOORS, Agreement
 from pagedc.compiler.checkpoint import QuantizedTensor
-from pagedc.compiler.errors import OptionError, VerificationError
+from pagedc.compiler.errors import OptionError, PackageError
 from pagedc.compiler.layers import Module
 from pagedc.compiler.progress import SilentProgress
 from pagedc.compiler.quantize import quantize
@@ -98,7 +98,7 @@ def test_a_package_that_does_not_open_is_told_in_its_own_words(tmp_path: Path) -
     (package / "manifest.json").write_bytes(
         dump_manifest(msgspec.structs.replace(manifest(), schema_version=99))
     )
-    with pytest.raises(VerificationError, match=r"does not run: .*schema.*99"):
+    with pytest.raises(PackageError, match=r"does not run: .*schema.*99"):
         verify(package, str(model), SilentProgress(), num_tokens=20, threads=1)
 
 

@@ -43,5 +43,5 @@ def test_a_tuned_package_says_the_same(
     assert generate(tuned, prompts, num_tokens=9).outputs == expected.outputs
 
     (tuned / "model.cpp").unlink()
-    assert main(["tune", str(tuned), "--tuning", str(plain)]) == 2
+    assert main(["tune", str(tuned), "--tuning", str(plain)]) == 4
     assert "tuned.pagedc lacks model.cpp" in capsys.readouterr().err

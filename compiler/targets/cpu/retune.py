@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from pagedc.compiler.errors import OptionError
+from pagedc.compiler.errors import PackageError
 from pagedc.compiler.progress import Progress
 from pagedc.compiler.render import environment
 from pagedc.compiler.report import load_manifest, load_tuning
@@ -27,7 +27,7 @@ LINEAR = re.compile(
 
 
 def retune(package: Path, mode: Mode, file: Path | None, threads: int, progress: Progress) -> Tuning:
-    """Raises OptionError for a package that cannot be tuned here, ToolchainError."""
+    """Raises PackageError for one that cannot be tuned, OptionError for a tuning file, ToolchainError."""
     manifest = load_manifest(package)
     text = _checked_source(package, manifest)
     with progress.phase("tune") as phase:
@@ -71,23 +71,23 @@ def shapes_of(text: str, manifest: Manifest) -> list[Shape]:
 
 def _checked_source(package: Path, manifest: Manifest) -> str:
     if manifest.target.kind != "cpu":
-        raise OptionError(f"{package} is of target {manifest.target.kind}: only cpu's kernels can be timed")
+        raise PackageError(f"{package} is of target {manifest.target.kind}: only cpu's kernels can be timed")
     lacking = set(manifest.target.cpu_features) - toolchain.cpu_flags()
     if lacking:
-        raise OptionError(f"{package} needs {', '.join(sorted(lacking))}, which this machine has not")
+        raise PackageError(f"{package} needs {', '.join(sorted(lacking))}, which this machine has not")
     for name in manifest.files:
         if not (package / name).is_file():
-            raise OptionError(f"{package} lacks {name}: copy the package again, or compile the model again")
+            raise PackageError(f"{package} lacks {name}: copy the package again, or compile the model again")
     for header in source_files():
         carried = package / "kernels" / header.name
         if not carried.is_file() or carried.read_bytes() != header.read_bytes():
-            raise OptionError(
+            raise PackageError(
                 f"{package} carries other kernels than pagedc {manifest.pagedc_version} here: "
                 "compile the model again"
             )
     text = (package / SOURCE).read_text()
     if BEGIN not in text or END not in text.partition(BEGIN)[2]:
-        raise OptionError(f"{package / SOURCE} is not as pagedc printed it: compile the model again")
+        raise PackageError(f"{package / SOURCE} is not as pagedc printed it: compile the model again")
     return text
 
 
