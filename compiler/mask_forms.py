@@ -117,6 +117,8 @@ def _exact(value: float) -> float:
 
 def solve(first: Any, second: Any, numbers: list[int], stand_ins: list[dict[int, int]]) -> Any:
     """The form at the true numbers, from those at two stand-ins for each: it must follow one of them."""
+    if isinstance(first, tuple) and isinstance(first[0], Mask):
+        return solve(first[0], second[0], numbers, stand_ins), first[1]
     if isinstance(first, Scores):
         if not np.allclose(first[1:], second[1:], rtol=1e-6):
             raise MaskError("scores scaled by a size")

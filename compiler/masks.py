@@ -17,6 +17,7 @@ from torch.fx import Node as FxNode
 from torch.fx.node import map_aggregate
 
 from pagedc.compiler.mask_forms import (
+    HIDDEN,
     Mask,
     MaskError,
     Scores,
@@ -69,6 +70,27 @@ class MaskReader:
             return scores_of(at)
 
         found: Scores = self._follow(self._between(product, scores), probe)
+        return found
+
+    def read_bias(self, base: FxNode, mask: FxNode) -> tuple[Mask, list[int]]:
+        """What a mask [.., H, T, T] adds to a value of pairs [.., G, T, T], and of which of G each head is."""
+
+        def probe(run: "_Run") -> tuple[Mask, list[int]]:
+            shape = run.shape(base.meta["val"])
+            groups = torch.arange(1.0, shape[-3] + 1)[:, None, None]
+
+            def at(value: float) -> torch.Tensor:
+                return bias_of(run.value(mask, {base: (groups * value).expand(shape)}))
+
+            zero = at(0.0)
+            seen = zero > HIDDEN
+            rises = [torch.where(seen, at(value) - zero, 0.0) / value for value in (1.0, -3.0)]
+            heads = rises[0].amax((1, 2), keepdim=True)
+            if not all(torch.equal(rise, torch.where(seen, heads, 0.0)) for rise in rises):
+                raise MaskError("a mask that changes with more than positions and a number of each key")
+            return form_of(zero), [int(head) - 1 for head in heads.flatten()]
+
+        found: tuple[Mask, list[int]] = self._follow(self._between(base, mask), probe)
         return found
 
     def _between(self, product: FxNode, scores: FxNode) -> list[FxNode]:

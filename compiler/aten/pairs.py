@@ -20,6 +20,7 @@ from pagedc.compiler.aten.importer import (
     op_name,
     without_tokens,
 )
+from pagedc.compiler.aten.index import join
 from pagedc.compiler.graph import Node
 from pagedc.compiler.mask_forms import Mask, MaskError, Scores
 
@@ -42,12 +43,27 @@ class Pairs(NamedTuple):
     softmax: FxNode | None = None
 
 
+class KeyBias(NamedTuple):
+    """A number of each key, the same for each query, and what became of it on the way to be added to scores."""
+
+    value: Value  # [.., G, 1, T]
+    expanded: FxNode
+
+
 @op(PAIRS)
 def pair_value(importer: Importer, node: FxNode, arguments: tuple[Any, ...]) -> Any:
     """The value of a node that makes or reads pairs of tokens. Raises UnsupportedError."""
     name = op_name(node)
     if name in MADE_OF_OTHERS:
         raise NoRuleError(name, "")
+    if name == "pagedc.attention":
+        return attention(importer, *arguments)
+    if any(isinstance(argument, KeyBias) for argument in arguments):
+        return next(a for a in arguments if isinstance(a, KeyBias))  # run, as scores are
+    if name == "aten.expand" and isinstance(arguments[0], Value):
+        value = arguments[0]
+        if len(value.shape) > 2 and value.shape[-2:] == (1, TOKENS):
+            return KeyBias(value, node)
     pairs = next((a for a in arguments if isinstance(a, Pairs)), None)
     if pairs is None:
         if name in PRODUCTS:
@@ -174,7 +190,11 @@ def attention(
     """q [1, H, T, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] → [1, T, H, Dv]."""
     if any(value.shape[0] != 1 or value.token_axis != 2 for value in (q, k, v)):
         raise importer.unsupported("attention of keys that are not the tokens' own")
-    found = Scores(_read(importer, mask, window), scale, softcap)
+    if isinstance(mask, KeyBias):
+        q, k, form = _with_bias(importer, q, k, mask, scale, softcap)
+    else:
+        form = _read(importer, mask, window)
+    found = Scores(form, scale, softcap)
     node = attention_node(importer, q.node, k.node, v.node, found, None if sinks is None else sinks.node)
     return Value(importer.reshape_node(node, (1, *node.shape)), (1, TOKENS, *node.shape))
 
@@ -198,6 +218,27 @@ def scaled_dot_product_attention(
     node = attention_node(importer, q.node, k.node, v.node, Scores(_read(importer, mask, 0), scale, 0.0))
     shape = importer.out_shape()
     return Value(importer.reshape_node(node, without_tokens(shape)), shape)
+
+
+def _with_bias(
+    importer: Importer, q: Value, k: Value, bias: KeyBias, scale: float, softcap: float
+) -> tuple[Value, Value, Mask]:
+    """q with 1 / scale, and k with the number that is added to its scores, as one more element of each."""
+    mask = importer.current.args[4] if importer.current is not None else None
+    assert isinstance(mask, FxNode)
+    try:
+        form, groups = importer.masks.read_bias(bias.expanded, mask)
+    except MaskError as error:
+        raise importer.unsupported(str(error)) from error
+    heads, k_heads = q.shape[1], k.shape[1]
+    count = bias.value.node.size
+    if softcap or k_heads != count or groups != [head * count // heads for head in range(heads)]:
+        raise importer.unsupported("a bias of each key that is not one of its own head")
+    one = importer.constant(torch.full((1, heads, 1, 1), 1.0 / scale))
+    number = importer.reshape(bias.value, (1, count, TOKENS, 1))
+    wide = (q.shape[3] + 1,)
+    q = join(importer, [q, one], 3, (1, heads, TOKENS, *wide))
+    return q, join(importer, [k, number], 3, (1, count, TOKENS, *wide)), form
 
 
 def _read(importer: Importer, mask: Any, window: int) -> Mask:
