@@ -73,7 +73,7 @@ class MaskReader:
         return found
 
     def read_bias(self, base: FxNode, mask: FxNode) -> tuple[Mask, list[int]]:
-        """What a mask [.., H, T, T] adds to a value of pairs [.., G, T, T], and of which of G each head is."""
+        """What a mask [.., H, T, T] adds to pairs [.., G, T, T], and to which of G each head belongs."""
 
         def probe(run: "_Run") -> tuple[Mask, list[int]]:
             shape = run.shape(base.meta["val"])

@@ -44,7 +44,7 @@ class Pairs(NamedTuple):
 
 
 class KeyBias(NamedTuple):
-    """A number of each key, the same for each query, and what became of it on the way to be added to scores."""
+    """A number of each key, the same for each query, on its way to be added to the scores."""
 
     value: Value  # [.., G, 1, T]
     expanded: FxNode

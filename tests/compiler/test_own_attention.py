@@ -8,6 +8,7 @@ import torch
 from tests.conformance.check import logits_of, random_model
 from tests.conformance.shrink import small_config
 from transformers import AutoConfig
+from transformers.models.doge.modeling_doge import DogeAttention
 
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Graph
@@ -58,6 +59,29 @@ def test_a_large_window_is_read_exactly() -> None:
     assert attention.attrs["window"] == 4096
 
 
-def test_a_mask_made_of_values_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match=r"^doge: .* at model\.layers\.0\.self_attn: "):
+def test_a_number_of_each_key_is_an_element_of_it() -> None:
+    config = AutoConfig.for_model(
+        "doge",
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=211,
+        keep_window_size=50,
+    )
+    graph = trace(config)
+    assert [node.inputs[1].shape for node in graph.anchors("attention")] == [(2, 17)] * 2
+    assert graph.max_tokens == 50
+    assert difference(graph, random_model(config)) < 1e-4
+
+
+def _squared(self: Any, hidden_states: Any, dt_states: torch.Tensor, attention_mask: Any, **_: Any) -> Any:
+    return attention_mask + dt_states[:, :, None].expand(-1, -1, hidden_states.shape[1], -1) ** 2
+
+
+def test_a_mask_made_of_other_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DogeAttention, "prepare_dynamic_mask", _squared)
+    message = r"^doge: .* at model\.layers\.0\.self_attn: a mask that changes with more than"
+    with pytest.raises(UnsupportedError, match=message):
         trace(small_config("doge"))
