@@ -107,15 +107,13 @@ def _fused(
     kinds: list[str] = []
     operands: list[Operand] = []
     tile: Node | None = None
-    remaining = iter(rows.operands)
-    for value, kind in zip(function.kernel.inputs, rows.constants["inputs"], strict=True):
-        operand = next(remaining) if kind == "b" else None
-        if operand is not None and operand.buffer is linear.outputs[0]:
+    for value, (kind, index) in zip(function.kernel.inputs, rows.inputs, strict=True):
+        if kind == "b" and rows.operands[index].buffer is linear.outputs[0]:
             kinds.append("a")
             tile = value
         else:
             kinds.append(kind)
-            operands += [] if operand is None else [operand]
+            operands += rows.operands[index : index + 1] if kind == "b" else []
     if name not in functions:
         kernel, body = function.kernel, function.body
         if stripes > 1:

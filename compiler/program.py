@@ -72,6 +72,20 @@ class Call:
     layer: int = 0  # of an attention: which part of the KV cache; of a stateful call: which state
 
     @property
+    def inputs(self) -> list[tuple[str, int]]:
+        """Of a row kernel or a stateful call, in order: `w` and which weight, `b` and which operand, or `a`.
+
+        `a` is the tile of the linear whose epilogue the row kernel is; its own operand and weight come first.
+        """
+        own = int("epilogue" in self.constants)
+        count = {"w": own, "b": own, "a": 0}
+        found = []
+        for kind in self.constants["inputs"]:
+            found.append((kind, count[kind]))
+            count[kind] += 1
+        return found
+
+    @property
     def shape_key(self) -> tuple[Any, ...]:
         """What calls of one column of a layer table have in common."""
         return self.kind, len(self.operands), len(self.weights), len(self.outputs)

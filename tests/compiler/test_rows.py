@@ -12,7 +12,8 @@ from tests.kernels.harness import compile_harness
 from pagedc.compiler.graph import INDEX, Graph, Node
 from pagedc.compiler.interpret import run
 from pagedc.compiler.rows.kernel import RowKernel, build_kernel
-from pagedc.compiler.targets.cpu.row_printer import CTYPES, print_body, print_signature
+from pagedc.compiler.targets.cpu.cpp import TYPES
+from pagedc.compiler.targets.cpu.row_printer import print_body, print_signature
 
 NUM_TOKENS = 5
 FREE = INDEX - {"cat", "iota"}
@@ -28,7 +29,7 @@ def plan(graph: Graph, every: int) -> RowKernel:
 def print_entry(kernel: RowKernel, name: str) -> str:
     """The kernel and an entry that runs it over tokens."""
     arguments = [
-        f"({'const ' if node in kernel.inputs else ''}{CTYPES[node.dtype]}*)values[{i}]"
+        f"({'const ' if node in kernel.inputs else ''}{TYPES[node.dtype]}*)values[{i}]"
         + ("" if node.domain == "const" else f" + t * {node.size}")
         for i, node in enumerate([*kernel.inputs, *kernel.outputs])
     ]

@@ -1,42 +1,36 @@
 """Print a row kernel as a C++ function over one token."""
 
-from math import prod
-
 from pagedc.compiler.errors import InternalError
 from pagedc.compiler.graph import Node
 from pagedc.compiler.rows.affine import Affine, Var
 from pagedc.compiler.rows.kernel import Box, Expr, RowKernel, Stage
+from pagedc.compiler.targets.cpu.cpp import TYPES, float_literal
+from pagedc.compiler.targets.expressions import ARITHMETIC, ExpressionPrinter
 
-CTYPES = {"float32": "float", "bfloat16": "bf16", "int32": "int32_t", "bool": "int32_t"}
-INFIX = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "eq": "==",
-    "ne": "!=",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
+FORMS = ARITHMETIC | {
+    "and": "({} && {})",
+    "or": "({} || {})",
+    "not": "(!{})",
+    "exp": "math::exp({})",
+    "log": "math::log({})",
+    "log1p": "math::log1p({})",
+    "tanh": "math::tanh({})",
+    "erf": "math::erf({})",
+    "sigmoid": "math::sigmoid({})",
+    "sin": "math::sin({})",
+    "cos": "math::cos({})",
+    "pow": "math::pow({}, {})",
+    "sqrt": "sqrtf({})",
+    "rsqrt": "(1.0f / sqrtf({}))",
+    "reciprocal": "(1.0f / {})",
+    "abs": "fabsf({})",
+    "floor": "floorf({})",
+    "maximum": "maximum({}, {})",
+    "minimum": "minimum({}, {})",
+    "mod": "modulo({}, {})",
+    "floordiv": "floor_divide({}, {})",
+    "where": "({} ? {} : {})",
 }
-INFIX |= {"and": "&&", "or": "||"}
-CALLS = {
-    "exp": "math::exp",
-    "log": "math::log",
-    "log1p": "math::log1p",
-    "tanh": "math::tanh",
-    "erf": "math::erf",
-}
-CALLS |= {
-    "sigmoid": "math::sigmoid",
-    "sin": "math::sin",
-    "cos": "math::cos",
-    "pow": "math::pow",
-    "sqrt": "sqrtf",
-}
-CALLS |= {"abs": "fabsf", "floor": "floorf", "maximum": "maximum", "minimum": "minimum", "mod": "modulo"}
-CALLS |= {"floordiv": "floor_divide"}
 REDUCERS = {"sum": ("0", "+"), "max": ("-INFINITY", "max"), "min": ("INFINITY", "min")}
 
 
@@ -49,8 +43,8 @@ def parameters(kernel: RowKernel) -> dict[Node, str]:
 def print_signature(kernel: RowKernel, name: str) -> str:
     """`static inline void name(const float* in0, …, float* out0)`."""
     names = parameters(kernel)
-    words = [f"const {CTYPES[node.dtype]}* PAGEDC_RESTRICT {names[node]}" for node in kernel.inputs]
-    words += [f"{CTYPES[node.dtype]}* {names[node]}" for node in kernel.outputs]
+    words = [f"const {TYPES[node.dtype]}* PAGEDC_RESTRICT {names[node]}" for node in kernel.inputs]
+    words += [f"{TYPES[node.dtype]}* {names[node]}" for node in kernel.outputs]
     return f"static inline void {name}({', '.join(words)})"
 
 
@@ -60,7 +54,7 @@ def print_body(kernel: RowKernel) -> str:
     lines: list[str] = []
     for position, node in enumerate(kernel.locals):
         names[node] = f"v{position}"
-        lines.append(f"  alignas(64) {CTYPES[node.dtype]} v{position}[{max(node.size, 1)}];")
+        lines.append(f"  alignas(64) {TYPES[node.dtype]} v{position}[{max(node.size, 1)}];")
     for stage in kernel.stages:
         lines += _print_stage(stage, names)
     return "\n".join(lines)
@@ -93,7 +87,7 @@ def _start(node: Node) -> str:
 
 
 def _print_reduction(node: Node, box: Box, target: str, names: dict[Node, str]) -> list[str]:
-    ctype, operator = CTYPES[node.dtype], REDUCERS[node.op][1]
+    ctype, operator = TYPES[node.dtype], REDUCERS[node.op][1]
     cell = f"{target}[{_affine(box.offset)}]"
     shared, value = _expression(box.expr, names)
     step = f"acc += {value};" if operator == "+" else f"acc = {operator}imum(acc, {value});"
@@ -107,7 +101,7 @@ def _print_cumsum(node: Node, box: Box, target: str, names: dict[Node, str]) -> 
     inner = _loops(
         box.reduced, [*shared, f"acc += {value};", f"{target}[{_affine(box.offset)}] = acc;"], simd=False
     )
-    inner = [f"{CTYPES[node.dtype]} acc = 0;", *[line.removeprefix("  ") for line in inner]]
+    inner = [f"{TYPES[node.dtype]} acc = 0;", *[line.removeprefix("  ") for line in inner]]
     return _loops(box.loops, inner, simd=False)
 
 
@@ -151,98 +145,38 @@ def _stored(value: str, dtype: str) -> str:
 
 def _expression(expr: Expr, names: dict[Node, str]) -> tuple[list[str], str]:
     """Declarations of what is used more than once, and the value."""
-    printer = _Printer(names, expr)
+    printer = _Expression(names, expr)
     value = printer.text(expr)
-    return printer.shared, value
+    return printer.declarations, value
 
 
-class _Printer:
+class _Expression(ExpressionPrinter):
+    forms = FORMS
+
     def __init__(self, names: dict[Node, str], root: Expr) -> None:
+        super().__init__(root)
         self.names = names
-        self.shared: list[str] = []
-        self._uses: dict[int, int] = {}
-        self._known: dict[int, str] = {}
-        self._count(root)
+        self.declarations: list[str] = []
 
-    def _count(self, expr: Expr) -> None:
-        self._uses[id(expr)] = self._uses.get(id(expr), 0) + 1
-        if self._uses[id(expr)] == 1:
-            for arg in expr.args:
-                self._count(arg)
+    def is_cheap(self, expr: Expr) -> bool:
+        return expr.op == "number" or (expr.op == "load" and not expr.args)
 
-    def text(self, expr: Expr) -> str:
-        """The expression, or the name of the variable that holds it."""
-        if self._uses[id(expr)] == 1 or expr.op == "number" or (expr.op == "load" and not expr.args):
-            return self._text(expr)
-        if id(expr) not in self._known:
-            value = self._text(expr)
-            name = f"t{len(self.shared)}"
-            self.shared.append(
-                f"const {CTYPES[expr.dtype] if expr.dtype != 'bfloat16' else 'float'} {name} = {value};"
-            )
-            self._known[id(expr)] = name
-        return self._known[id(expr)]
+    def variable(self, expr: Expr, value: str) -> str:
+        name, ctype = f"t{len(self.declarations)}", TYPES[expr.dtype]
+        self.declarations.append(f"const {'float' if ctype == 'bf16' else ctype} {name} = {value};")
+        return name
 
-    def _text(self, expr: Expr) -> str:
-        """Parentheses where there is an operator."""
-        if expr.op == "number":
-            return _number(expr.number, expr.dtype)
-        if expr.op == "load":
-            return self._load(expr)
-        args = [self.text(arg) for arg in expr.args]
-        if expr.op in INFIX:
-            return f"({args[0]} {INFIX[expr.op]} {args[1]})"
-        if expr.op in CALLS:
-            return f"{CALLS[expr.op]}({', '.join(args)})"
-        match expr.op:
-            case "neg":
-                return f"(-{args[0]})"
-            case "not":
-                return f"(!{args[0]})"
-            case "rsqrt":
-                return f"(1.0f / sqrtf({args[0]}))"
-            case "reciprocal":
-                return f"(1.0f / {args[0]})"
-            case "where":
-                return f"({args[0]} ? {args[1]} : {args[2]})"
-            case "cast":
-                return self._cast(expr, args[0])
-        raise InternalError(f"no C++ for {expr.op}")
+    def number(self, expr: Expr) -> str:
+        if expr.dtype == "bool":
+            return "1" if expr.number else "0"
+        return str(int(expr.number)) if expr.dtype == "int32" else float_literal(expr.number)
 
-    def _load(self, expr: Expr) -> str:
-        if expr.value is None or expr.offset is None:
-            raise InternalError("a load of nothing")
-        position = _affine(expr.offset)
+    def load(self, expr: Expr, node: Node, offset: Affine) -> str:
+        position = _affine(offset)
         if expr.args:
             position += f" + {expr.stride} * {self.text(expr.args[0])}"
-        load = f"{self.names[expr.value]}[{position}]"
+        load = f"{self.names[node]}[{position}]"
         return f"to_float({load})" if expr.dtype == "bfloat16" else load
 
-    def _cast(self, expr: Expr, value: str) -> str:
-        if expr.dtype == "bfloat16" or expr.args[0].dtype == expr.dtype:
-            return value  # rounded where it is stored
-        if expr.dtype == "bool":
-            return f"({value} != 0)"
-        return f"static_cast<{CTYPES[expr.dtype]}>({value})"
-
-
-def _number(number: float | int | bool, dtype: str) -> str:
-    if dtype == "bool":
-        return "1" if number else "0"
-    if dtype == "int32":
-        return str(int(number))
-    number = float(number)
-    if number != number:
-        return "NAN"
-    if number in (float("inf"), float("-inf")):
-        return "INFINITY" if number > 0 else "(-INFINITY)"
-    if abs(number) > 3.4028235e38:
-        return "(-3.4028235e+38f)" if number < 0 else "3.4028235e+38f"
-    text = f"{number:.9g}"
-    text = text if any(character in text for character in ".e") else text + ".0"
-    return f"{text}f" if number >= 0 else f"({text}f)"
-
-
-def local_floats(kernel: RowKernel) -> int:
-    """Elements of the arrays on the stack."""
-    return sum(prod(node.shape) for node in kernel.locals)
+    def cast(self, expr: Expr, value: str) -> str:
+        return f"({value} != 0)" if expr.dtype == "bool" else f"static_cast<{TYPES[expr.dtype]}>({value})"

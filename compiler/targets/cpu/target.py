@@ -11,7 +11,8 @@ from pagedc.compiler.rows.kernel import RowKernel
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cpu import row_printer, toolchain
-from pagedc.compiler.targets.cpu.emit import BLOCK_SIZE, emit, kv_block_bytes
+from pagedc.compiler.targets.cpu.emit import emit
+from pagedc.compiler.targets.cpu.mixers import BLOCK_SIZE, kv_block_bytes
 from pagedc.compiler.targets.cpu.tuned import Tiles, linear_shapes, tiles_of, tuned
 from pagedc.compiler.targets.cpu.weight_layout import CpuLayout
 from pagedc.compiler.targets.state import state_bytes, state_calls

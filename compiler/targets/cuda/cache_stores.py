@@ -72,9 +72,8 @@ def _store(kernel: RowKernel, rows: Call, attention: Call) -> CacheStore | None:
 def _place_of(buffer: Buffer, rows: Call) -> tuple[Literal["in", "out"], int] | None:
     if buffer in rows.outputs:
         return "out", rows.outputs.index(buffer)
-    operands = iter(rows.operands)
-    for position, kind in enumerate(rows.constants["inputs"]):
-        if kind == "b" and next(operands).buffer is buffer:
+    for position, (kind, index) in enumerate(rows.inputs):
+        if kind == "b" and rows.operands[index].buffer is buffer:
             return "in", position
     return None
 

@@ -7,6 +7,7 @@ holds 16 columns of each half in turn: it is taken apart first.
 from pagedc.compiler.epilogues import STRIPE
 from pagedc.compiler.errors import InternalError
 from pagedc.compiler.graph import Node
+from pagedc.compiler.rows.affine import Affine
 from pagedc.compiler.rows.kernel import Expr, RowKernel, Stage
 from pagedc.compiler.targets.cuda.expressions import ExpressionPrinter, Memory
 from pagedc.compiler.targets.cuda.row_printer import origin_lines
@@ -58,15 +59,12 @@ class _Printer:
             self._stage(stage)
         return self.lines
 
-    def load(self, expr: Expr) -> str:
+    def load(self, node: Node, distance: int) -> str:
         """The variable that holds a value of the tile's tokens and columns."""
-        node = expr.value
-        if node is None or expr.offset is None or expr.args:
-            raise InternalError("an epilogue loads a value by its column")
-        key = node, expr.offset.constant
+        key = node, distance
         if key not in self.values:
             self.values[key] = self._fresh("x")
-            self.lines.append(f"{self.values[key]} = {self._load(node, expr.offset.constant)}")
+            self.lines.append(f"{self.values[key]} = {self._load(node, distance)}")
         return self.values[key]
 
     def _load(self, node: Node, distance: int) -> str:
@@ -103,14 +101,18 @@ class _Printer:
 
 
 class _Expression(ExpressionPrinter):
+    """Its lines are the epilogue's."""
+
     def __init__(self, printer: _Printer, root: Expr) -> None:
         self._printer = printer
         super().__init__(Memory({}, {}), Tile(), root, printer._fresh)
 
-    def _load(self, expr: Expr) -> str:
-        return self._printer.load(expr)
+    def load(self, expr: Expr, node: Node, offset: Affine) -> str:
+        if expr.args:
+            raise InternalError("an epilogue loads a value by its column")
+        return self._printer.load(node, offset.constant)
 
-    def _named(self, value: str) -> str:
+    def variable(self, expr: Expr, value: str) -> str:
         name = self.fresh("t")
         self._printer.lines.append(f"{name} = {value}")
         return name

@@ -2,44 +2,41 @@
 
 from collections.abc import Callable
 
-from pagedc.compiler.errors import InternalError
 from pagedc.compiler.graph import Node
+from pagedc.compiler.rows.affine import Affine
 from pagedc.compiler.rows.kernel import Expr
+from pagedc.compiler.targets import expressions
 from pagedc.compiler.targets.cuda.tiles import Tile
+from pagedc.compiler.targets.expressions import ARITHMETIC, decimal
 
-INFIX = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "eq": "==",
-    "ne": "!=",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-    "and": "&",
-    "or": "|",
+FORMS = ARITHMETIC | {
+    "and": "({} & {})",
+    "or": "({} | {})",
+    "not": "({} == 0)",
+    "exp": "tl.exp({})",
+    "log": "tl.log({})",
+    "erf": "tl.erf({})",
+    "sin": "tl.sin({})",
+    "cos": "tl.cos({})",
+    "sqrt": "tl.sqrt({})",
+    "rsqrt": "tl.rsqrt({})",
+    "abs": "tl.abs({})",
+    "floor": "tl.floor({})",
+    "maximum": "tl.maximum({}, {})",
+    "minimum": "tl.minimum({}, {})",
+    "where": "tl.where({}, {}, {})",
+    "reciprocal": "(1.0 / {})",
+    "tanh": "tanh({})",
+    "sigmoid": "sigmoid({})",
+    "log1p": "log1p({})",
+    "mod": "modulo({}, {})",
+    "floordiv": "floor_divide({}, {})",
 }
-CALLS = {
-    "exp": "tl.exp",
-    "log": "tl.log",
-    "erf": "tl.erf",
-    "sin": "tl.sin",
-    "cos": "tl.cos",
-    "sqrt": "tl.sqrt",
-    "rsqrt": "tl.rsqrt",
-    "abs": "tl.abs",
-    "floor": "tl.floor",
-    "maximum": "tl.maximum",
-    "minimum": "tl.minimum",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "log1p": "log1p",
-    "mod": "modulo",
-    "floordiv": "floor_divide",
+INTEGER_FORMS = {
+    "mod": "modulo_int({}, {})",
+    "floordiv": "floor_divide_int({}, {})",
+    "div": "floor_divide_int({}, {})",
 }
-INTEGER_CALLS = {"mod": "modulo_int", "floordiv": "floor_divide_int", "div": "floor_divide_int"}
 TYPES = {"float32": "tl.float32", "bfloat16": "tl.float32", "int32": "tl.int32", "bool": "tl.int1"}
 MATH = ("tanh", "sigmoid", "log1p", "power", "modulo", "modulo_int", "floor_divide", "floor_divide_int")
 
@@ -52,94 +49,68 @@ class Memory:
         self.variables = variables
 
 
-class ExpressionPrinter:
+class ExpressionPrinter(expressions.ExpressionPrinter):
     """Prints one expression; what is used more than once becomes a line of `lines`."""
 
+    forms = FORMS
+
     def __init__(self, memory: Memory, tile: Tile, root: Expr, fresh: Callable[[str], str]) -> None:
+        super().__init__(root)
         self.memory = memory
         self.tile = tile
         self.fresh = fresh  # a name that nothing has
         self.lines: list[str] = []
-        self._uses: dict[int, int] = {}
-        self._known: dict[int, str] = {}
-        self._count(root)
-        self.value = (
-            f"tl.cast({number(root)}, {TYPES[root.dtype]})" if root.op == "number" else self.text(root)
-        )
+        self.value = self.text(root)
+        if root.op == "number":
+            self.value = f"tl.cast({self.value}, {TYPES[root.dtype]})"
 
-    def _count(self, expr: Expr) -> None:
-        self._uses[id(expr)] = self._uses.get(id(expr), 0) + 1
-        if self._uses[id(expr)] == 1:
-            for arg in expr.args:
-                self._count(arg)
-
-    def text(self, expr: Expr) -> str:
-        """The expression, or the name of the variable that holds it."""
-        if self._uses[id(expr)] == 1 or expr.op == "number":
-            return self._text(expr)
-        if id(expr) not in self._known:
-            value = self._text(expr)
-            name = self._named(value)
-            self._known[id(expr)] = name
-        return self._known[id(expr)]
-
-    def _named(self, value: str) -> str:
+    def variable(self, expr: Expr, value: str) -> str:
+        """A line of its own."""
         name = self.fresh("t")
         self.lines.append(f"{name} = {value}")
         return name
 
-    def _text(self, expr: Expr) -> str:
-        match expr.op:
-            case "number":
-                return number(expr)
-            case "load":
-                return self._load(expr)
-            case "pow":
-                return self._power(expr)
-        args = [self.text(arg) for arg in expr.args]
-        if expr.dtype == "int32" and expr.op in INTEGER_CALLS:
-            return f"{INTEGER_CALLS[expr.op]}({', '.join(args)})"
-        if expr.op in INFIX:
-            return f"({args[0]} {INFIX[expr.op]} {args[1]})"
-        if expr.op in CALLS:
-            return f"{CALLS[expr.op]}({', '.join(args)})"
-        match expr.op:
-            case "neg":
-                return f"(-{args[0]})"
-            case "not":
-                return f"({args[0]} == 0)"
-            case "reciprocal":
-                return f"(1.0 / {args[0]})"
-            case "where":
-                return f"tl.where({', '.join(args)})"
-            case "cast":
-                return self._cast(expr, args[0])
-        raise InternalError(f"no Triton for {expr.op}")
+    def operation(self, expr: Expr) -> str:
+        """Integers have divisions of their own, powers shorter forms."""
+        if expr.op == "pow":
+            return self._power(expr)
+        if expr.dtype == "int32" and expr.op in INTEGER_FORMS:
+            return INTEGER_FORMS[expr.op].format(*map(self.text, expr.args))
+        return super().operation(expr)
 
-    def _load(self, expr: Expr) -> str:
-        if expr.value is None or expr.offset is None:
-            raise InternalError("a load of nothing")
-        if expr.value in self.memory.variables:
-            return self.memory.variables[expr.value]
-        position = self.tile.spell(expr.offset)
+    def number(self, expr: Expr) -> str:
+        """Infinities and NaN have no literal."""
+        if expr.dtype == "bool":
+            return "True" if expr.number else "False"
+        if expr.dtype == "int32":
+            return str(int(expr.number))
+        value = float(expr.number)
+        if value != value or abs(value) > 3.4028235e38:
+            return f'float("{"nan" if value != value else "inf" if value > 0 else "-inf"}")'
+        return decimal(value) if value >= 0 else f"({decimal(value)})"
+
+    def load(self, expr: Expr, node: Node, offset: Affine) -> str:
+        """From memory, idle lanes zero, or the variable."""
+        if node in self.memory.variables:
+            return self.memory.variables[node]
+        position = self.tile.spell(offset)
         if expr.args:
             where = self.text(expr.args[0])
             position = (
                 f"{position} + {where}" if expr.stride == 1 else f"{position} + {expr.stride} * {where}"
             )
-        is_single = not expr.args and not expr.offset.terms
+        is_single = not expr.args and not offset.terms
         mask = f", {self.tile.mask}, other=0" if self.tile.mask and not is_single else ""
-        load = f"tl.load({self.memory.pointers[expr.value]} + {position}{mask})"
+        load = f"tl.load({self.memory.pointers[node]} + {position}{mask})"
         if expr.dtype == "bfloat16":
             return f"{load}.to(tl.float32)"
         return f"({load} != 0)" if expr.dtype == "bool" else load
 
-    def _cast(self, expr: Expr, value: str) -> str:
+    def cast(self, expr: Expr, value: str) -> str:
+        """A literal is written in the other type."""
         source = expr.args[0]
-        if expr.dtype == "bfloat16" or source.dtype == expr.dtype:
-            return value  # rounded where it is stored
         if source.op == "number":
-            return number(Expr("number", (), expr.dtype, number=source.number))
+            return self.number(Expr("number", (), expr.dtype, number=source.number))
         return f"({value} != 0)" if expr.dtype == "bool" else f"{value}.to({TYPES[expr.dtype]})"
 
     def _power(self, expr: Expr) -> str:
@@ -147,24 +118,10 @@ class ExpressionPrinter:
         x = self.text(base)
         if exponent.op == "number":
             if exponent.number in (2, 3, 4):
-                name = x if x.isidentifier() else self._named(x)
+                name = x if x.isidentifier() else self.variable(base, x)
                 return f"({' * '.join([name] * int(exponent.number))})"
             if exponent.number == 0.5:
                 return f"tl.sqrt({x})"
             if exponent.number == -0.5:
                 return f"tl.rsqrt({x})"
         return f"power({x}, {self.text(exponent)})"
-
-
-def number(expr: Expr) -> str:
-    """A literal. Infinities and NaN have none."""
-    if expr.dtype == "bool":
-        return "True" if expr.number else "False"
-    if expr.dtype == "int32":
-        return str(int(expr.number))
-    value = float(expr.number)
-    if value != value or abs(value) > 3.4028235e38:
-        return f'float("{"nan" if value != value else "inf" if value > 0 else "-inf"}")'
-    text = f"{value:.9g}"
-    text = text if any(character in text for character in ".e") else text + ".0"
-    return text if value >= 0 else f"({text})"

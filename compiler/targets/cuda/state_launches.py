@@ -20,9 +20,8 @@ def input_names(call: Call) -> list[str]:
         names = ["fade", "x"]
     else:
         names = ["q", "k", "v", "decay", *["rate"] * c["has_rate"], *["beta"] * c["is_delta"]]
-    operands = iter(call.operands)
-    for position, kind in enumerate(c["inputs"]):
-        if kind == "b" and (name := next(operands).buffer.name) in STEP_INPUTS:
+    for position, (kind, index) in enumerate(call.inputs):
+        if kind == "b" and (name := call.operands[index].buffer.name) in STEP_INPUTS:
             names[position] = name
     return names
 
@@ -70,13 +69,12 @@ def launch_maximum(call: Call, arguments: Arguments, num_seqs: int, *, pdl: bool
 
 def _inputs(call: Call, arguments: Arguments, size: int) -> list[Any]:
     """Rows of `size` tokens each; a weight's one row is every token's."""
-    operands, weights = iter(call.operands), iter(call.weights)
     found = []
-    for name, kind in zip(input_names(call), call.constants["inputs"], strict=True):
+    for name, (kind, index) in zip(input_names(call), call.inputs, strict=True):
         if kind == "w":
-            found.append(arguments.tensor(name, (1, next(weights).node.size), "float32", stride=0))
+            found.append(arguments.tensor(name, (1, call.weights[index].node.size), "float32", stride=0))
         else:
-            operand = next(operands)
+            operand = call.operands[index]
             buffer = operand.buffer
             shape = (size, buffer.width - operand.offset)
             found.append(
