@@ -19,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Config {
   static constexpr int num_heads = NUM_HEADS, num_kv_heads = NUM_KV_HEADS, head_dim = HEAD_DIM, v_head_dim = HEAD_DIM;
-  static constexpr int window = 0;
+  static constexpr int window = 0, chunk = 0;
   static constexpr float scale = 0.125f, softcap = 0;
   static constexpr bool has_sinks = false, causal = true;
 };

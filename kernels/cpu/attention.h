@@ -115,12 +115,11 @@ class Attention {
     int begin, count;  // tokens of the batch
   };
 
-  template <int ROWS>
   void pack(const Rows& rows) const {
     const int num_rows = rows.count * GROUP;
     for (int row = 0; row < num_rows; ++row) {
       const float* q = q_ + (rows.begin + row / GROUP) * ldq_ + (rows.kv_head * GROUP + row % GROUP) * Config::head_dim;
-      Kernels::pack_query(tile_.queries + row / ROWS * ROWS * Kernels::QUERY_STEPS + row % ROWS, ROWS, q);
+      Kernels::pack_query(tile_.queries + row * Kernels::QUERY_STEPS, q);
     }
   }
 
@@ -141,9 +140,9 @@ class Attention {
     return end - begin;
   }
 
-  // split_out and split_state of every row of the tile. This thread is likely to go on with next_split of next_head.
+  // out [][V_DIM] and state of every row of the tile. This thread is likely to go on with next_split of next_head.
   template <int ROWS>
-  void attend(const Rows& rows, int split, int next_head, int next_split) const {
+  void attend(const Rows& rows, int split, int next_head, int next_split, float* out, SoftmaxState* state) const {
     const KV* keys[BLOCKS_PER_SPLIT];
     const KV* next_keys[BLOCKS_PER_SPLIT];
     const int num_blocks = split_keys(rows, split, keys);
@@ -162,14 +161,14 @@ class Attention {
       const float slope = slopes_ ? slopes_[rows.kv_head * GROUP + row % GROUP] : 0.0f;
       const int visible_begin = max_int(window_begin(position) - begin, 0);
       const int visible_end = min_int(position + 1 - begin, num_blocks * BLOCK_SIZE);
-      tile_.split_state[row] = softmax_split<Config, Weight>(tile_.scores + row * Plan::SCORE_STRIDE, num_blocks * BLOCK_SIZE,
+      state[row] = softmax_split<Config, Weight>(tile_.scores + row * Plan::SCORE_STRIDE, num_blocks * BLOCK_SIZE,
                                                      visible_begin, visible_end, slope, position - begin);
     }
     for (int chunk = 0; chunk < num_chunks; ++chunk)
       Kernels::template weigh_all<ROWS>(
           reinterpret_cast<const Weight*>(tile_.scores + chunk * ROWS * Plan::SCORE_STRIDE),
           Plan::SCORE_STRIDE * (sizeof(float) / sizeof(Weight)), keys, next_keys, num_blocks,
-          tile_.split_out + chunk * ROWS * Plan::V_DIM);
+          out + chunk * ROWS * Plan::V_DIM);
   }
 
   template <class Out>
@@ -188,12 +187,12 @@ class Attention {
   template <int ROWS, class Out>
   void run_tile_rows(const Rows& rows, Out* out, int64_t ldo) const {
     const int num_rows = rows.count * GROUP;
-    pack<ROWS>(rows);
-    for (int row = 0; row < num_rows; ++row) tile_.state[row] = {-INFINITY, 0.0f};
-    memset(tile_.out, 0, num_rows * Plan::V_DIM * sizeof(float));
+    pack(rows);
+    const int first_split = window_begin(batch_.positions[rows.begin]) / SPLIT_SIZE;
     const int end_split = last_position(rows) / SPLIT_SIZE + 1;
-    for (int split = window_begin(batch_.positions[rows.begin]) / SPLIT_SIZE; split < end_split; ++split) {
-      attend<ROWS>(rows, split, rows.kv_head, split + 1);
+    attend<ROWS>(rows, first_split, rows.kv_head, first_split + 1, tile_.out, tile_.state);
+    for (int split = first_split + 1; split < end_split; ++split) {
+      attend<ROWS>(rows, split, rows.kv_head, split + 1, tile_.split_out, tile_.split_state);
       for (int row = 0; row < num_rows; ++row)
         merge_softmax<Plan::V_DIM>(tile_.state[row], tile_.out + row * Plan::V_DIM, tile_.split_state[row],
                                    tile_.split_out + row * Plan::V_DIM);
@@ -208,13 +207,11 @@ class Attention {
     const int split = static_cast<int>(task / Config::num_kv_heads);
     const int next_head = static_cast<int>(next_task % Config::num_kv_heads);
     const int next_split = c.first_split + static_cast<int>(next_task / Config::num_kv_heads);
-    if (rows.count == 1) {
-      pack<Plan::DECODE_ROWS>(rows);
-      attend<Plan::DECODE_ROWS>(rows, c.first_split + split, next_head, next_split);
-    } else {
-      pack<Plan::PREFILL_ROWS>(rows);
-      attend<Plan::PREFILL_ROWS>(rows, c.first_split + split, next_head, next_split);
-    }
+    pack(rows);
+    if (rows.count == 1)
+      attend<Plan::DECODE_ROWS>(rows, c.first_split + split, next_head, next_split, tile_.split_out, tile_.split_state);
+    else
+      attend<Plan::PREFILL_ROWS>(rows, c.first_split + split, next_head, next_split, tile_.split_out, tile_.split_state);
     for (int row = 0; row < rows.count * GROUP; ++row) {
       Partial& partial = partials(c, row / GROUP, rows.kv_head * GROUP + row % GROUP)[split];
       memcpy(partial.out, tile_.split_out + row * Plan::V_DIM, sizeof partial.out);

@@ -23,19 +23,11 @@ constexpr bool BF16_PRODUCTS = true;
 struct QueryPair {
   bf16 x[2];
 };
-PAGEDC_INLINE void pair_query(QueryPair* out, int64_t stride, const float* q, int count) {
-  bf16 row[16];
-  store(row, load_first(q, count));
-  for (int i = 0; i < (count + 1) / 2; ++i) memcpy(out[i * stride].x, row + i * 2, 4);
-}
 #else
 constexpr bool BF16_PRODUCTS = false;
 struct QueryPair {
   float x[2];
 };
-PAGEDC_INLINE void pair_query(QueryPair* out, int64_t stride, const float* q, int count) {
-  for (int i = 0; i < (count + 1) / 2; ++i) out[i * stride] = {{q[i * 2], i * 2 + 1 < count ? q[i * 2 + 1] : 0.0f}};
-}
 #endif
 
 template <class Config, class KV>
@@ -50,17 +42,19 @@ struct AttentionKernels {
   // Into the second level: the first one's few outstanding misses hold a core to half of what it can read.
   static PAGEDC_INLINE void prefetch(const KV* p) { __builtin_prefetch(p, 0, 2); }
 
-  // One query's head_dim floats to out[step * stride].
-  static void pack_query(Query* out, int stride, const float* q) {
-    if constexpr (Layout::PAIRED) {
-      for (int d = 0; d < Config::head_dim; d += 16)
-        pair_query(out + int64_t{d / 2} * stride, stride, q + d, Config::head_dim - d < 16 ? Config::head_dim - d : 16);
+  // One query's head_dim floats to out[QUERY_STEPS].
+  static void pack_query(Query* out, const float* q) {
+    if constexpr (Layout::PAIRED && BF16_PRODUCTS) {
+      bf16* row = reinterpret_cast<bf16*>(out);
+      for (int d = 0; d < Layout::K_DIM; d += 16)
+        store_upto(row + d, load_upto(q + d, Config::head_dim - d), Layout::K_DIM - d);
     } else {
-      for (int d = 0; d < Config::head_dim; ++d) out[int64_t{d} * stride] = q[d];
+      memcpy(out, q, Config::head_dim * sizeof(float));
+      if constexpr (Layout::PAIRED && Config::head_dim % 2) out[QUERY_STEPS - 1].x[1] = 0.0f;
     }
   }
 
-  // scores[row * score_stride + 16 * block + token] = q[row] · k[block][token], q packed [QUERY_STEPS][ROWS]. The values
+  // scores[row * score_stride + 16 * block + token] = q[row] · k[block][token], q packed [ROWS][QUERY_STEPS]. The values
   // of the blocks are asked for on the way: blocks are too short and scattered for the hardware to run ahead of loads.
   template <int ROWS, int BLOCKS>
   static void score(const Query* PAGEDC_RESTRICT q, const KV* const* keys, float* scores, int64_t score_stride) {
@@ -72,7 +66,7 @@ struct AttentionKernels {
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 8
       for (int b = 0; b < BLOCKS; ++b) sums[r][b] = zero_vec16();
-    for (int step = 0; step < QUERY_STEPS; ++step, q += ROWS) {
+    for (int step = 0; step < QUERY_STEPS; ++step) {
 #pragma GCC unroll 8
       for (int b = 0; b < BLOCKS; ++b) prefetch(k[b] + Layout::K_SIZE + step * LINE);
       if constexpr (!Layout::PAIRED) {
@@ -81,7 +75,7 @@ struct AttentionKernels {
         for (int b = 0; b < BLOCKS; ++b) x[b] = load(k[b] + step * 16);
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-          const Vec16 qr = broadcast(q[r]);
+          const Vec16 qr = broadcast(q[r * QUERY_STEPS + step]);
 #pragma GCC unroll 8
           for (int b = 0; b < BLOCKS; ++b) sums[r][b] = fma(qr, x[b], sums[r][b]);
         }
@@ -92,7 +86,7 @@ struct AttentionKernels {
         for (int b = 0; b < BLOCKS; ++b) x[b] = load_pairs(k[b] + step * 32);
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-          const Bf16x32 qr = broadcast_pair(q[r].x);
+          const Bf16x32 qr = broadcast_pair(q[r * QUERY_STEPS + step].x);
 #pragma GCC unroll 8
           for (int b = 0; b < BLOCKS; ++b) sums[r][b] = dot_pairs(x[b], qr, sums[r][b]);
         }
@@ -106,7 +100,8 @@ struct AttentionKernels {
         }
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-          const Vec16 q0 = broadcast(q[r].x[0]), q1 = broadcast(q[r].x[1]);
+          const QueryPair& pair = q[r * QUERY_STEPS + step];
+          const Vec16 q0 = broadcast(pair.x[0]), q1 = broadcast(pair.x[1]);
 #pragma GCC unroll 8
           for (int b = 0; b < BLOCKS; ++b) sums[r][b] = fma(q1, x1[b], fma(q0, x0[b], sums[r][b]));
         }

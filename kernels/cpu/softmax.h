@@ -28,6 +28,47 @@ PAGEDC_INLINE Vec16 exp_of_negative(Vec16 x) {
 #endif
 }
 
+#if defined(PAGEDC_AVX512)
+// 2^t of lanes that are at most about 0, to 3.4e-6 of itself, for weights that are rounded to bfloat16 (2e-3) right after: half
+// the instructions of exp_of_negative. Exactly 0 for -inf; a NaN stays.
+PAGEDC_INLINE Vec16 exp2_of_negative(Vec16 t) {
+  const __m512 f = _mm512_reduce_ps(t.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // t - floor(t)
+  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.01355575f), f, _mm512_set1_ps(0.05203237f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.24137976f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.69303212f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+  return {_mm512_scalef_ps(p, t.v)};  // by 2^floor(t)
+}
+#endif
+
+// weights[i] = e^(scale scores[i] - maximum), rounded, for `count` of them, a multiple of 16; returns the sum of what was
+// stored. Weights may overwrite scores from the front.
+PAGEDC_INLINE float weights_of(const float* scores, int count, float scale, float maximum, float* weights) {
+  const Vec16 scales = broadcast(scale), negated = broadcast(-maximum);
+  Vec16 sums = zero_vec16();
+  for (int i = 0; i < count; i += 16) {
+    const Vec16 weight = exp_of_negative(fma(load(scores + i), scales, negated));
+    store(weights + i, weight);
+    sums = sums + weight;
+  }
+  return reduce_add(sums);
+}
+#if defined(PAGEDC_AVX512_BF16)
+PAGEDC_INLINE float weights_of(const float* scores, int count, float scale, float maximum, bf16* weights) {
+  constexpr float LOG2_E = 1.44269504f;
+  const Vec16 scales = broadcast(scale * LOG2_E), negated = broadcast(-maximum * LOG2_E);
+  const __m256bh ones = (__m256bh)_mm256_set1_epi16(0x3f80);
+  __m256 sums = _mm256_setzero_ps();  // 8 lanes of a pair each: what a lane adds does not depend on the first block
+#pragma GCC unroll 2
+  for (int i = 0; i < count; i += 16) {
+    const __m256bh weight = _mm512_cvtneps_pbh(exp2_of_negative(fma(load(scores + i), scales, negated)).v);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights + i), (__m256i)weight);
+    sums = _mm256_dpbf16_ps(sums, weight, ones);
+  }
+  return reduce_add({_mm512_zextps256_ps512(sums)});
+}
+#endif
+
 // What one query knows of some of its keys: out = Σ e^(score - maximum) v, sum = Σ e^(score - maximum).
 struct SoftmaxState {
   float maximum;  // -INFINITY where no key was seen
@@ -62,13 +103,7 @@ inline SoftmaxState softmax_split(float* scores, int count, int begin, int end, 
   for (int i = 0; i < count; i += 16) maxima = max(maxima, load(scores + i));
   const float scale = transformed ? 1.0f : Config::scale;
   const float maximum = reduce_max(maxima) * scale;
-  const Vec16 negated = broadcast(maximum == -INFINITY ? 0.0f : -maximum), scales = broadcast(scale);
-  Vec16 sums = zero_vec16();
-  for (int i = 0; i < count; i += 16) {
-    store(weights + i, exp_of_negative(fma(load(scores + i), scales, negated)));
-    sums = sums + load(weights + i);
-  }
-  return {maximum, reduce_add(sums)};
+  return {maximum, weights_of(scores, count, scale, maximum == -INFINITY ? 0.0f : maximum, weights)};
 }
 
 // total and its out += other and its out, DIM (a multiple of 16) wide.
