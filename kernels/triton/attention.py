@@ -1,4 +1,4 @@
-"""What paged attention is, and the step over a tile of keys that its two kernels share.
+"""What paged attention is, and the walk over keys that its two kernels share.
 
 out[t, h] = Σ_j softmax_j(score(t, j)) · v[j], over the keys j of t's sequence, t.pos − window < j ≤ t.pos or
 those of t's chunk up to t;
@@ -112,49 +112,60 @@ def load_tile(
 
 
 @triton.jit
+def as_cached(query, cache):
+    """The query as the type that keys are multiplied in: the cache's own, bfloat16 for one of 8 bits."""
+    if cache.dtype.element_ty.primitive_bitwidth > 8:
+        return query.to(cache.dtype.element_ty)
+    else:
+        return query.to(tl.bfloat16)
+
+
+@triton.jit
 def attend(
-    acc, maximum, total, query, tile, positions, context_len, slope, k_cache, v_cache, table, kv_head,
+    acc, maximum, total, first, past, query, positions, context_len, slope, k_cache, v_cache, table, kv_head,
     SCALE: tl.constexpr, SOFTCAP: tl.constexpr, WINDOW: tl.constexpr, CHUNK: tl.constexpr,
     HAS_SLOPES: tl.constexpr,
     NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_KV: tl.constexpr, MASKED: tl.constexpr,
     INTERPRET: tl.constexpr,
 ):  # fmt: skip
-    """(acc, maximum, total) after one more tile of keys, for `query` [M, BLOCK_D] at `positions` [M].
+    """(acc, maximum, total) after tiles [first, past) of keys, for `query` [M, BLOCK_D] at `positions` [M].
 
-    Without MASKED every row sees every key of the tile.
+    Without MASKED every row sees every key of the tiles.
     """
-    keys_at = tile * BLOCK_KV + tl.arange(0, BLOCK_KV)
-    exists = keys_at < context_len
-    keys = load_tile(
-        k_cache, table, tile, kv_head, exists,
-        NUM_KV_HEADS, BLOCK_SIZE, HEAD_DIM, BLOCK_KV, BLOCK_D, MASKED,
-    ).to(query.dtype)  # fmt: skip
-    values = load_tile(
-        v_cache, table, tile, kv_head, exists,
-        NUM_KV_HEADS, BLOCK_SIZE, V_HEAD_DIM, BLOCK_KV, BLOCK_DV, MASKED,
-    ).to(query.dtype)  # fmt: skip
-    zeros = tl.zeros((query.shape[0], BLOCK_KV), tl.float32)
-    scores = dot(query, tl.trans(keys), zeros, INTERPRET)
-    if SOFTCAP > 0:
-        # tanh x = 1 − 2 / (1 + e^2x)
-        e = tl.exp2(scores * (2 * SCALE / SOFTCAP * LOG2_E))
-        scores = (SOFTCAP * LOG2_E) * (1 - 2 / (1 + e))
-    else:
-        scores = scores * (SCALE * LOG2_E)
-    if HAS_SLOPES:
-        scores += (slope * LOG2_E)[:, None] * (keys_at[None, :] - positions[:, None]).to(tl.float32)
-    if MASKED:
-        visible = keys_at[None, :] <= positions[:, None]
-        if WINDOW > 0 or CHUNK > 0:
-            visible = visible & (keys_at[None, :] >= first_key(positions, WINDOW, CHUNK)[:, None])
-        scores = tl.where(visible & exists[None, :], scores, float("-inf"))
-    highest = tl.maximum(maximum, tl.max(scores, 1))
-    shift = highest
-    if MASKED and (WINDOW > 0 or CHUNK > 0):  # a row may see nothing of the tiles so far
-        shift = tl.where(highest == float("-inf"), 0.0, highest)
-    rescale = tl.exp2(maximum - shift)
-    weights = tl.exp2(scores - shift[:, None])
-    total = total * rescale + tl.sum(weights, 1)
-    acc = dot(weights.to(values.dtype), values, acc * rescale[:, None], INTERPRET)
-    return acc, highest, total
+    for tile in tl.range(first, past):
+        keys_at = tile * BLOCK_KV + tl.arange(0, BLOCK_KV)
+        exists = keys_at < context_len
+        keys = load_tile(
+            k_cache, table, tile, kv_head, exists,
+            NUM_KV_HEADS, BLOCK_SIZE, HEAD_DIM, BLOCK_KV, BLOCK_D, MASKED,
+        ).to(query.dtype)  # fmt: skip
+        values = load_tile(
+            v_cache, table, tile, kv_head, exists,
+            NUM_KV_HEADS, BLOCK_SIZE, V_HEAD_DIM, BLOCK_KV, BLOCK_DV, MASKED,
+        ).to(query.dtype)  # fmt: skip
+        zeros = tl.zeros((query.shape[0], BLOCK_KV), tl.float32)
+        scores = dot(query, tl.trans(keys), zeros, INTERPRET)
+        if SOFTCAP > 0:
+            # tanh x = 1 − 2 / (1 + e^2x)
+            e = tl.exp2(scores * (2 * SCALE / SOFTCAP * LOG2_E))
+            scores = (SOFTCAP * LOG2_E) * (1 - 2 / (1 + e))
+        else:
+            scores = scores * (SCALE * LOG2_E)
+        if HAS_SLOPES:
+            scores += (slope * LOG2_E)[:, None] * (keys_at[None, :] - positions[:, None]).to(tl.float32)
+        if MASKED:
+            visible = keys_at[None, :] <= positions[:, None]
+            if WINDOW > 0 or CHUNK > 0:
+                visible = visible & (keys_at[None, :] >= first_key(positions, WINDOW, CHUNK)[:, None])
+            scores = tl.where(visible & exists[None, :], scores, float("-inf"))
+        highest = tl.maximum(maximum, tl.max(scores, 1))
+        shift = highest
+        if MASKED and (WINDOW > 0 or CHUNK > 0):  # a row may see nothing of the tiles so far
+            shift = tl.where(highest == float("-inf"), 0.0, highest)
+        rescale = tl.exp2(maximum - shift)
+        weights = tl.exp2(scores - shift[:, None])
+        total = total * rescale + tl.sum(weights, 1)
+        acc = dot(weights.to(values.dtype), values, acc * rescale[:, None], INTERPRET)
+        maximum = highest
+    return acc, maximum, total

@@ -9,7 +9,14 @@ import torch
 import triton
 import triton.language as tl
 
-from pagedc.kernels.triton.attention import LOG2_E, AttentionSpec, attend, check_optional, first_key
+from pagedc.kernels.triton.attention import (
+    LOG2_E,
+    AttentionSpec,
+    as_cached,
+    attend,
+    check_optional,
+    first_key,
+)
 from pagedc.kernels.triton.device import let_next_start, wait_for_inputs
 from pagedc.kernels.triton.launch import KernelConfig, Launch, ceil_div, config, next_power
 
@@ -172,10 +179,7 @@ def attention_split_kernel(
             mask=(rows < GROUP)[:, None] & (d < HEAD_DIM)[None, :],
             other=0.0,
         )
-        if k_cache.dtype.element_ty.primitive_bitwidth > 8:
-            query = query.to(k_cache.dtype.element_ty)
-        else:
-            query = query.to(tl.bfloat16)
+        query = as_cached(query, k_cache)
         slope = tl.zeros((BLOCK_M,), tl.float32)
         if HAS_SLOPES:
             slope = tl.load(slopes + heads, mask=rows < GROUP, other=0.0)
@@ -186,13 +190,12 @@ def attention_split_kernel(
             maximum = tl.full((BLOCK_M,), float("-inf"), tl.float32)
             total = tl.zeros((BLOCK_M,), tl.float32)
             begin = first + split * tiles
-            for tile in tl.range(begin, tl.minimum(begin + tiles, past)):
-                acc, maximum, total = attend(
-                    acc, maximum, total, query, tile, positions, context_len, slope,
-                    k_cache, v_cache, table, kv_head,
-                    SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
-                    BLOCK_D, BLOCK_DV, BLOCK_KV, True, INTERPRET,
-                )  # fmt: skip
+            acc, maximum, total = attend(
+                acc, maximum, total, begin, tl.minimum(begin + tiles, past), query, positions, context_len,
+                slope, k_cache, v_cache, table, kv_head,
+                SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
+                BLOCK_D, BLOCK_DV, BLOCK_KV, True, INTERPRET,
+            )  # fmt: skip
             place = (seq * (NUM_KV_HEADS * GROUP) + heads) * NUM_SPLITS + split
             tl.store(
                 scratch + place[:, None] * V_HEAD_DIM + dv[None, :],

@@ -9,7 +9,14 @@ import torch
 import triton
 import triton.language as tl
 
-from pagedc.kernels.triton.attention import LOG2_E, AttentionSpec, attend, check_optional, first_key
+from pagedc.kernels.triton.attention import (
+    LOG2_E,
+    AttentionSpec,
+    as_cached,
+    attend,
+    check_optional,
+    first_key,
+)
 from pagedc.kernels.triton.device import let_next_start, wait_for_inputs
 from pagedc.kernels.triton.launch import KernelConfig, Launch, ceil_div, config, next_power
 
@@ -137,10 +144,7 @@ def attention_prefill_kernel(
             mask=valid[:, None] & (d < HEAD_DIM)[None, :],
             other=0.0,
         )
-        if k_cache.dtype.element_ty.primitive_bitwidth > 8:
-            query = query.to(k_cache.dtype.element_ty)
-        else:
-            query = query.to(tl.bfloat16)
+        query = as_cached(query, k_cache)
         slope = tl.zeros((BLOCK_M,), tl.float32)
         if HAS_SLOPES:
             slope = tl.load(slopes + heads)
@@ -162,27 +166,24 @@ def attention_prefill_kernel(
         maximum = tl.full((BLOCK_M,), float("-inf"), tl.float32)
         total = tl.zeros((BLOCK_M,), tl.float32)
         if WINDOW > 0 or CHUNK > 0:
-            for i in tl.range(first, whole_first):
-                acc, maximum, total = attend(
-                    acc, maximum, total, query, i, positions, context_len, slope,
-                    k_cache, v_cache, table, kv_head,
-                    SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
-                    BLOCK_D, BLOCK_DV, BLOCK_KV, True, INTERPRET,
-                )  # fmt: skip
-        for i in tl.range(whole_first, whole_past):
             acc, maximum, total = attend(
-                acc, maximum, total, query, i, positions, context_len, slope,
-                k_cache, v_cache, table, kv_head,
-                SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
-                BLOCK_D, BLOCK_DV, BLOCK_KV, False, INTERPRET,
-            )  # fmt: skip
-        for i in tl.range(whole_past, past):
-            acc, maximum, total = attend(
-                acc, maximum, total, query, i, positions, context_len, slope,
+                acc, maximum, total, first, whole_first, query, positions, context_len, slope,
                 k_cache, v_cache, table, kv_head,
                 SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
                 BLOCK_D, BLOCK_DV, BLOCK_KV, True, INTERPRET,
             )  # fmt: skip
+        acc, maximum, total = attend(
+            acc, maximum, total, whole_first, whole_past, query, positions, context_len, slope,
+            k_cache, v_cache, table, kv_head,
+            SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
+            BLOCK_D, BLOCK_DV, BLOCK_KV, False, INTERPRET,
+        )  # fmt: skip
+        acc, maximum, total = attend(
+            acc, maximum, total, whole_past, past, query, positions, context_len, slope,
+            k_cache, v_cache, table, kv_head,
+            SCALE, SOFTCAP, WINDOW, CHUNK, HAS_SLOPES, NUM_KV_HEADS, HEAD_DIM, V_HEAD_DIM, BLOCK_SIZE,
+            BLOCK_D, BLOCK_DV, BLOCK_KV, True, INTERPRET,
+        )  # fmt: skip
         if HAS_SINKS:
             sink = tl.load(sinks + heads) * LOG2_E
             highest = tl.maximum(maximum, sink)
