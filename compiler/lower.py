@@ -8,7 +8,8 @@ from pagedc.compiler.errors import InternalError, UnsupportedError
 from pagedc.compiler.graph import INDEX, STATEFUL, Graph, Node
 from pagedc.compiler.memory_plan import plan_memory
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction, Weight
-from pagedc.compiler.rows.kernel import RowKernel, build_kernel
+from pagedc.compiler.rows.kernel import RowKernel
+from pagedc.compiler.rows.plan import build_kernel
 
 FREE = INDEX - {"cat", "iota"}  # ops that move no data
 STRIDED = STATEFUL | {"attention", "linear"}  # anchors that may read part of a row

@@ -11,7 +11,8 @@ from tests.kernels.harness import compile_harness
 
 from pagedc.compiler.graph import INDEX, Graph, Node
 from pagedc.compiler.interpret import run
-from pagedc.compiler.rows.kernel import RowKernel, build_kernel
+from pagedc.compiler.rows.kernel import RowKernel
+from pagedc.compiler.rows.plan import build_kernel
 from pagedc.compiler.targets.cpu.cpp import TYPES
 from pagedc.compiler.targets.cpu.row_printer import print_body, print_signature
 

@@ -4,6 +4,7 @@ from pagedc.compiler.graph import STATEFUL
 from pagedc.compiler.layer_table import STEP_INPUTS
 from pagedc.compiler.program import Buffer, Call, Program
 from pagedc.compiler.render import environment
+from pagedc.compiler.targets.cuda.attention_launches import max_blocks_per_seq
 from pagedc.compiler.targets.cuda.kernels import Kernels
 from pagedc.compiler.targets.cuda.state_launches import input_names
 from pagedc.compiler.targets.emitter import Emitter, LayerLoop
@@ -25,7 +26,7 @@ def emit(program: Program, kernels: Kernels, arch: str, scratch_bytes: int, coun
             vocab_size=program.logits.width,
             logits_place=program.logits.offset,
             num_weights=len(program.weights),
-            max_blocks=kernels.max_blocks_per_seq,
+            max_blocks=max_blocks_per_seq(kernels.facts.limits),
             scratch_bytes=scratch_bytes,
             counter_bytes=counter_bytes,
             block_bytes=kernels.block_bytes(),

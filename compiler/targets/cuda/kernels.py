@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.layer_table import STEP_INPUTS
-from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction
+from pagedc.compiler.program import Buffer, Call, Program, RowFunction
 from pagedc.compiler.targets.base import Facts
-from pagedc.compiler.targets.cuda.arch import BLOCK_SIZE
+from pagedc.compiler.targets.cuda.attention_launches import AttentionLaunches, kv_block_bytes
 from pagedc.compiler.targets.cuda.cache_stores import fuse_cache_stores
 from pagedc.compiler.targets.cuda.configs import Configs, triton_module
 from pagedc.compiler.targets.cuda.epilogue_printer import extra_arguments, print_epilogue
@@ -23,24 +22,9 @@ from pagedc.compiler.targets.cuda.row_launch import RowLaunch, row_argument
 from pagedc.compiler.targets.cuda.rows_file import print_row_kernel
 from pagedc.compiler.targets.cuda.sample import sample
 from pagedc.compiler.targets.cuda.state_launches import launch_conv, launch_maximum, launch_recurrence
-from pagedc.compiler.targets.cuda.tiles import power_of_two
 from pagedc.compiler.targets.cuda.weight_layout import parts_of
 
 Launches = Any  # list[Launch] of kernels/triton/launch.py, which a compile for a CPU does not import
-
-ATTENTION_FACTS = (
-    "num_heads",
-    "num_kv_heads",
-    "head_dim",
-    "v_head_dim",
-    "scale",
-    "softcap",
-    "window",
-    "chunk",
-    "has_sinks",
-    "has_slopes",
-)
-SPLIT_TOKENS, MAX_SPLITS = 128, 32  # of a decode's keys, not tuned
 
 
 @dataclass(slots=True)
@@ -71,11 +55,6 @@ class Kernels:
         if call.key not in self._names:
             self._names[call.key] = self._register(call)
         return self._names[call.key]
-
-    @property
-    def max_blocks_per_seq(self) -> int:
-        """Width of a block table."""
-        return -(-self.facts.limits.max_model_len // BLOCK_SIZE)
 
     def block_bytes(self) -> list[tuple[int, int]]:
         """Of each layer's keys and values."""
@@ -118,12 +97,16 @@ class Kernels:
                 )
             case "running_max":
                 return self._add("running_max", "S", lambda a, n: launch_maximum(call, a, n, pdl=self.pdl))
+        return self._register_attention(call)
+
+    def _register_attention(self, call: Call) -> str:
+        launches = AttentionLaunches(call, self.facts, self.configs, self.pdl)
         number = str(sum(name.startswith("attention_decode") for name in self.kernels))
         if len(call.operands) == 3:
-            self._add(f"store_kv_{number}", "T", lambda a, n: self._store_kv(call, a, n))
-        self._add(f"attention_decode_{number}", "S", lambda a, n: self._decode(call, a, n, mixed=False))
-        self._add(f"attention_mixed_{number}", "S", lambda a, n: self._decode(call, a, n, mixed=True))
-        self._add(f"attention_prefill_{number}", "T", lambda a, n: self._prefill(call, a, n))
+            self._add(f"store_kv_{number}", "T", launches.store_kv)
+        self._add(f"attention_decode_{number}", "S", launches.decode)
+        self._add(f"attention_mixed_{number}", "S", launches.mixed)
+        self._add(f"attention_prefill_{number}", "T", launches.prefill)
         return number
 
     def _register_conv(self, call: Call) -> str:
@@ -255,70 +238,6 @@ class Kernels:
         out = self._output(arguments, call.outputs[0], (size, width))
         return triton_module("select_rows").launch_select_rows(x, rows, out, pdl=self.pdl)
 
-    def _attention_spec(self, call: Call) -> Any:
-        facts = {name: call.constants[name] for name in ATTENTION_FACTS}
-        if facts["window"] and facts["chunk"]:
-            raise UnsupportedError(f"{call.origin}: attention with both a window and chunks, on a GPU")
-        # No more splits than the longest sequence can fill: the others would be launched for nothing. The
-        # kernels want a power of two.
-        longest = min(self.facts.limits.max_model_len, facts["window"] or facts["chunk"] or 2**30)
-        splits = min(MAX_SPLITS, power_of_two(-(-longest // SPLIT_TOKENS)))
-        return triton_module("attention").AttentionSpec(
-            block_size=BLOCK_SIZE,
-            kv_dtype=self.facts.kv_dtype,
-            split_tokens=SPLIT_TOKENS,
-            num_splits=splits,
-            **facts,
-        )
-
-    def _store_kv(self, call: Call, arguments: Arguments, size: int) -> Launches:
-        spec, c = self._attention_spec(call), call.constants
-        heads = c["num_kv_heads"]
-        k = self._view(arguments, "k", call.operands[1], (size, heads * c["head_dim"]))
-        v = self._view(arguments, "v", call.operands[2], (size, heads * c["v_head_dim"]))
-        slots = arguments.tensor("slot_mapping", (size,), "int64")
-        config = self.configs.of("kv_cache", spec, size)
-        return triton_module("kv_cache").launch_store_kv(
-            spec, config, k, v, slots, *self._cache(arguments, spec), pdl=self.pdl
-        )
-
-    def _decode(self, call: Call, arguments: Arguments, size: int, *, mixed: bool) -> Launches:
-        decode = triton_module("attention_decode")
-        spec = self._attention_spec(call)
-        q, out = self._queries(call, arguments, size)
-        starts = arguments.tensor("query_start_loc", (size + 1,), "int32") if mixed else None
-        return decode.launch_attention_decode(
-            spec,
-            self.configs.of("attention_decode", spec, size),
-            q,
-            *self._cache(arguments, spec),
-            self._block_tables(arguments, size),
-            arguments.tensor("context_lens", (size,), "int32"),
-            *self._tables(call, arguments),
-            arguments.tensor("scratch", (decode.scratch_floats(spec, size),), "float32"),
-            out,
-            query_start_loc=starts,
-            pdl=self.pdl,
-        )
-
-    def _prefill(self, call: Call, arguments: Arguments, size: int) -> Launches:
-        spec = self._attention_spec(call)
-        num_seqs = self.facts.limits.max_num_seqs
-        q, out = self._queries(call, arguments, size)
-        return triton_module("attention_prefill").launch_attention_prefill(
-            spec,
-            self.configs.of("attention_prefill", spec, size),
-            q,
-            *self._cache(arguments, spec),
-            self._block_tables(arguments, num_seqs),
-            arguments.tensor("context_lens", (num_seqs,), "int32"),
-            arguments.tensor("query_start_loc", (num_seqs + 1,), "int32"),
-            *self._tables(call, arguments),
-            out,
-            skip_decode=True,
-            pdl=self.pdl,
-        )
-
     def _known_tokens(self, arguments: Arguments, size: int) -> Launches:
         ids = arguments.tensor("token_ids", (size,), "int32")
         chosen = arguments.tensor("token_ids_out", (size,), "int32")
@@ -328,30 +247,6 @@ class Kernels:
         return sample(self.program.logits.width, self.configs, arguments, size, self.pdl)
 
     # Arguments.
-
-    def _queries(self, call: Call, arguments: Arguments, size: int) -> tuple[Any, Any]:
-        c = call.constants
-        q = self._view(arguments, "q", call.operands[0], (size, c["num_heads"] * c["head_dim"]))
-        return q, self._output(arguments, call.outputs[0], (size, c["num_heads"] * c["v_head_dim"]))
-
-    def _cache(self, arguments: Arguments, spec: Any) -> tuple[Any, Any]:
-        dtype = self.facts.kv_dtype
-        return (
-            arguments.tensor("k_cache", spec.k_shape(1), dtype),
-            arguments.tensor("v_cache", spec.v_shape(1), dtype),
-        )
-
-    def _block_tables(self, arguments: Arguments, size: int) -> Any:
-        width = self.max_blocks_per_seq
-        return arguments.tensor("block_tables", (size, width), "int32", stride=width)
-
-    def _tables(self, call: Call, arguments: Arguments) -> list[Any]:
-        """Sinks and ALiBi's slopes, None where the attention has none."""
-        c = call.constants
-        return [
-            arguments.tensor(name, (c["num_heads"],), "float32") if c[f"has_{name}"] else None
-            for name in ("sinks", "slopes")
-        ]
 
     def _operand(
         self,
@@ -364,10 +259,6 @@ class Kernels:
         operand = call.operands[position]
         name = operand.buffer.name if operand.buffer.name in STEP_INPUTS else ("x", "expert_ids")[position]
         return arguments.tensor(name, shape, operand.buffer.dtype, stride=stride, offset=operand.offset)
-
-    def _view(self, arguments: Arguments, name: str, operand: Operand, shape: tuple[int, ...]) -> Any:
-        buffer = operand.buffer
-        return arguments.tensor(name, shape, buffer.dtype, stride=buffer.width, offset=operand.offset)
 
     def _output(self, arguments: Arguments, buffer: Buffer, shape: tuple[int, ...]) -> Any:
         return arguments.tensor("out", shape, buffer.dtype)
@@ -386,9 +277,3 @@ class Kernels:
 def dimension_of(buffer: Buffer) -> Dimension:
     """What a kernel that fills this buffer has a row of."""
     return "R" if buffer.domain == "row" else "T"
-
-
-def kv_block_bytes(call: Call, dtype: str) -> tuple[int, int]:
-    """Bytes of a block of keys and of values of one attention, as kernels/triton/kv_cache.py lays it out."""
-    cells = call.constants["num_kv_heads"] * BLOCK_SIZE * {"float32": 4, "bfloat16": 2, "fp8": 1}[dtype]
-    return cells * call.constants["head_dim"], cells * call.constants["v_head_dim"]

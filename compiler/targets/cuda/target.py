@@ -9,10 +9,11 @@ from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets.base import Facts
 from pagedc.compiler.targets.cuda import row_printer
 from pagedc.compiler.targets.cuda.arch import BLOCK_SIZE, INTERPRETER, has_pdl, parse_target
+from pagedc.compiler.targets.cuda.attention_launches import kv_block_bytes
 from pagedc.compiler.targets.cuda.buckets import buckets_of
 from pagedc.compiler.targets.cuda.cross_compile import compile_binaries, describe
 from pagedc.compiler.targets.cuda.emit import emit
-from pagedc.compiler.targets.cuda.kernels import Kernels, kv_block_bytes
+from pagedc.compiler.targets.cuda.kernels import Kernels
 from pagedc.compiler.targets.cuda.launch_table import LaunchTable, dump, global_scratch_bytes
 from pagedc.compiler.targets.cuda.points import Point, Recorder, points_of
 from pagedc.compiler.targets.cuda.sources import kernel_sources

@@ -18,6 +18,7 @@ import numpy as np
 from pagedc.compiler.errors import ToolchainError
 from pagedc.compiler.progress import Phase
 from pagedc.compiler.targets.cuda.arch import Gpu, has_pdl
+from pagedc.compiler.targets.cuda.attention_launches import max_blocks_per_seq
 from pagedc.compiler.targets.cuda.candidates import SPLIT_K
 from pagedc.compiler.targets.cuda.configs import Configs
 from pagedc.compiler.targets.cuda.cost import CHIPS
@@ -189,7 +190,7 @@ class _Clock:
         point, limits = trial.point, self._kernels.facts.limits
         context = context_of(point, limits.max_model_len)
         operands = operand_bytes(point, trial.given, context)
-        arrays = step_inputs(point, self._kernels.max_blocks_per_seq, limits.max_num_seqs, context)
+        arrays = step_inputs(point, max_blocks_per_seq(limits), limits.max_num_seqs, context)
         copy_bytes = max(sum(size + 256 for size in operands.values()), 1)
         copies = min(-(-2 * CACHE_BYTES // copy_bytes), MAX_COPIES)
         self._arena = max(self._arena, copies * copy_bytes)
