@@ -4,23 +4,22 @@ the next step is prepared meanwhile.
 The engine sees numpy arrays and token ids; it knows neither tensors nor text nor sockets.
 """
 
-import os
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from pagedc.runtime.batch import Executor, Float32, StepResult
 from pagedc.runtime.batch_builder import BatchBuilder, PreparedBatch
 from pagedc.runtime.block_manager import BlockManager
 from pagedc.runtime.config import EngineConfig
-from pagedc.runtime.errors import ContextLengthError, RequestError
+from pagedc.runtime.errors import RequestError
+from pagedc.runtime.intake import check_request, make_sequences
 from pagedc.runtime.look_ahead import Step, StepQueue
 from pagedc.runtime.messages import AddRequest, EngineStats, Logprob, TokenEvent
 from pagedc.runtime.messages import RequestError as Refusal
+from pagedc.runtime.new_tokens import put_token
 from pagedc.runtime.pooler import Pooler
-from pagedc.runtime.row_template import make_row_template
 from pagedc.runtime.scheduler import Scheduler
-from pagedc.runtime.sequence import Sequence, Status, int32_array
+from pagedc.runtime.sequence import Sequence, Status
 from pagedc.runtime.structured_output import GrammarCompiler
 
 GRAMMAR_WAIT = 0.02  # seconds that a step waits for a grammar when there is nothing else to do
@@ -68,35 +67,13 @@ class Engine:
 
     def add_request(self, request: AddRequest) -> None:
         """Queue a request; raises RequestError for one that cannot be served."""
-        self._check(request)
-        params, prompt = request.params, request.prompt_token_ids
-        room = self.config.max_model_len - len(prompt)
-        stop_ids = frozenset(params.stop_token_ids)
-        if not params.ignore_eos:
-            stop_ids |= self.eos_token_ids
-        base_seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(8), "little") >> 1
-        arrived = time.monotonic()
-        sequences = [
-            Sequence(
-                seq_id=self._num_added + i,
-                request_id=request.request_id,
-                index=i,
-                token_ids=int32_array(prompt),
-                num_prompt_tokens=len(prompt),
-                params=params,
-                row_template=make_row_template(params, derive_seed(base_seed, i), stop_ids),
-                max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
-                stop_ids=stop_ids,
-                priority=request.priority,
-                cache_salt=request.cache_salt,
-                # All rows of its prompt, none of them found in the prefix cache: what pooling needs too.
-                wants_prompt_logprobs=(params.prompt_logprobs is not None and i == 0)
-                or request.pooling in ("mean", "cls"),
-                pooling=request.pooling,
-                arrived=arrived,
-            )
-            for i in range(params.n)
-        ]
+        if request.request_id in self._sequences:
+            raise RequestError(f"request_id {request.request_id} is in use")
+        params = request.params
+        if params.grammar and self._grammars is None:
+            raise RequestError("this engine has no tokenizer to follow a grammar with", param="grammar")
+        check_request(request, self.config)
+        sequences = make_sequences(request, self.config, self._num_added, self.eos_token_ids)
         self._num_added += params.n
         self._sequences[request.request_id] = sequences
         if params.grammar and self._grammars is not None:
@@ -167,34 +144,6 @@ class Engine:
             num_steps=self._num_steps,
         )
 
-    def _check(self, request: AddRequest) -> None:
-        params, prompt, vocab_size = request.params, request.prompt_token_ids, self.config.vocab_size
-        if request.request_id in self._sequences:
-            raise RequestError(f"request_id {request.request_id} is in use")
-        if not prompt:
-            raise RequestError("the prompt is empty: at least one token is needed")
-        if len(prompt) >= self.config.max_model_len:
-            raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens, but max_model_len is {self.config.max_model_len} "
-                "and at least one token is to be generated"
-            )
-        for name, token_ids in (
-            ("prompt", prompt),
-            ("stop_token_ids", params.stop_token_ids),
-            ("logit_bias", params.logit_bias),
-        ):
-            if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
-                wrong = next(token_id for token_id in token_ids if not 0 <= token_id < vocab_size)
-                raise RequestError(f"{name} holds token id {wrong}, not in [0, {vocab_size})", param=name)
-        if not (request.pooling or self.config.generates):
-            raise RequestError("this model has no head to generate with: it gives embeddings", param="model")
-        if request.pooling and (self.config.hidden_size == 0 or params.n > 1):
-            raise RequestError("this package's program gives no hidden states", param="pooling")
-        if params.grammar and self._grammars is None:
-            raise RequestError("this engine has no tokenizer to follow a grammar with", param="grammar")
-        if params.n > self.config.max_num_seqs:
-            raise RequestError(f"n is {params.n}, above max_num_seqs, {self.config.max_num_seqs}", param="n")
-
     def _take_up(self, step: Step, result: StepResult) -> list[TokenEvent]:
         block_manager, prepared = self.scheduler.block_manager, step.prepared
         for sequence, num_tokens in zip(step.sequences, prepared.context_lens, strict=True):
@@ -261,7 +210,7 @@ class Engine:
         self, sequence: Sequence, position: int, token_id: int, result: StepResult, row: int
     ) -> TokenEvent:
         is_first = position == sequence.num_prompt_tokens
-        taken = self._extend(sequence, position, token_id)
+        taken = put_token(sequence, position, token_id, self.eos_token_ids)
         num_logprobs = sequence.row_template.num_logprobs
         event = TokenEvent(
             request_id=sequence.request_id,
@@ -280,32 +229,6 @@ class Engine:
         if event.finish_reason is not None:
             self._finish(sequence)
         return event
-
-    def _extend(self, sequence: Sequence, position: int, token_id: int) -> "_Taken":
-        """Put a token in its place, and behind it those that the sequence's grammar forces, as far as it may
-        grow.
-        """
-        grammar, params = sequence.grammar, sequence.params
-        sequence.token_ids[position] = token_id
-        taken: list[int] = []
-        pending = [token_id]
-        while pending:
-            for each in pending:
-                if taken:
-                    sequence.token_ids.append(each)
-                taken.append(each)
-                num_tokens = position + len(taken) - sequence.num_prompt_tokens
-                if each in sequence.stop_ids and num_tokens > params.min_tokens:
-                    return _Taken(taken, "stop", each)
-                if grammar is not None:
-                    grammar.take(each)
-                    if grammar.is_finished and not grammar.error:
-                        return _Taken(taken, "stop", each if each in self.eos_token_ids else None)
-                if num_tokens >= sequence.max_tokens:
-                    return _Taken(taken, "length", None)
-            # A forced token has no row of logits, and so no logprob.
-            pending = grammar.forced_tokens() if grammar is not None and params.logprobs is None else []
-        return _Taken(taken, None, None)
 
     def _take_grammars(self) -> None:
         """Queue the requests whose grammar is there."""
@@ -356,23 +279,6 @@ class Engine:
             return
         self.scheduler.finish(sequence)
         self._release_siblings(sequence)
-
-
-class _Taken(NamedTuple):
-    """What one step adds to a sequence."""
-
-    token_ids: list[int]
-    finish_reason: str | None
-    stop_token_id: int | None
-
-
-def derive_seed(seed: int, index: int) -> int:
-    """The key of the `index`-th sequence's random numbers: output `index` of splitmix64 begun at `seed`."""
-    mask = 2**64 - 1
-    z = (seed + (index + 1) * 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return z ^ (z >> 31)
 
 
 def _logprob(token_id: int, result: StepResult, row: int, num_logprobs: int) -> Logprob:

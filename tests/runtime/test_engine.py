@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from tests.runtime.mock_executor import MockExecutor
 
 from pagedc.runtime.config import EngineConfig
-from pagedc.runtime.engine import Engine, derive_seed
+from pagedc.runtime.engine import Engine
 from pagedc.runtime.errors import ContextLengthError, RequestError
+from pagedc.runtime.intake import derive_seed
 from pagedc.runtime.messages import AddRequest, TokenEvent
 from pagedc.runtime.sampling_params import SamplingParams
 
