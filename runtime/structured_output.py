@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 MAX_CACHED = 64  # compiled grammars
 MAX_CACHED_CHARS = 4 << 20  # of their texts together
+# What llguidance says of a grammar without an end, and what that means to who wrote it.
+_PLAIN_WORDS = {
+    "NoExtensionBias": "no text fits it; does its schema refer to itself without a way to end?",
+    "Too many items": "it is too ambiguous, or its schema refers to itself without a way to end",
+}
 
 
 def parser_limits() -> "llguidance.LLParserLimits":
@@ -52,7 +57,8 @@ class GrammarState:
         if self._stuck:
             return self._stuck
         error: str = self._matcher.get_error() if self._matcher.is_error() else ""
-        return " ".join(error.replace("<non-verbose/>", "").split())
+        found = next((words for sign, words in _PLAIN_WORDS.items() if sign in error), error)
+        return " ".join(found.replace("<non-verbose/>", "").split())
 
     @property
     def is_finished(self) -> bool:

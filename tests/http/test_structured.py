@@ -160,6 +160,18 @@ def test_a_grammar_that_grows_too_complex_is_an_error_of_its_own(server: ServerP
     assert answers[0].json()["usage"]["completion_tokens"] == 200
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [{"$ref": "#"}, {"type": "array", "items": {"$ref": "#"}, "minItems": 1}],
+    ids=str,
+)
+def test_a_schema_without_an_end_says_so(server: ServerProcess, schema: dict[str, Any]) -> None:
+    answer = server.complete(guided_json=schema, max_tokens=40, seed=1)
+    assert (answer.status, answer.error["code"]) == (400, "invalid_grammar")
+    assert "refer" in answer.error["message"]
+    assert "without a way to end" in answer.error["message"]
+
+
 def test_many_grammars_follow_one_another(server: ServerProcess) -> None:
     for i in range(100):
         answer = server.complete(guided_choice=[f"{i}"], max_tokens=10)
