@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 
+from pagedc.runtime.tool_parsers.arguments import Arguments, JsonArguments
 from pagedc.runtime.tool_parsers.events import (
     Call,
     CallArguments,
@@ -12,7 +13,9 @@ from pagedc.runtime.tool_parsers.events import (
     Event,
     Text,
 )
-from pagedc.runtime.tool_parsers.json_calls import JsonEnd, make_call, readable_name
+from pagedc.runtime.tool_parsers.gemma_arguments import GemmaArguments
+from pagedc.runtime.tool_parsers.json_calls import make_call, readable_name
+from pagedc.runtime.tool_parsers.tagged_arguments import TaggedArguments
 
 # What stands between markers to the calls in it; None if it holds none.
 Decode = Callable[[str], list[Call] | None]
@@ -20,7 +23,8 @@ Decode = Callable[[str], list[Call] | None]
 MAX_HEAD = 1024  # characters before arguments that still go out as they grow
 
 # No two neighbours of these patterns match the same character, so that there is nothing to go back to.
-# A name is a group: "quoted" as JSON, any other as it is.
+# A name is a group: "quoted" as JSON, any other as it is. Of some, the group says how arguments are written.
+_WRITTEN: dict[str, Callable[[], Arguments]] = {"gemma": GemmaArguments, "tagged": TaggedArguments}
 ARGUMENTS = r'(?=\{\s*["}])'
 _JSON_HEAD = (
     r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?(?:"function"\s*:\s*\{\s*)?"name"\s*:\s*'
@@ -45,8 +49,8 @@ class CallStream:
         self._pieces: list[str] = []  # all of the text
         self._size = 0  # of what is behind us: characters
         self._head = ""  # what may become the beginning of a call
-        self._end: JsonEnd | None = None  # within arguments
-        self._arguments: list[str] = []
+        self._reader: Arguments | None = None  # within arguments
+        self._arguments: list[str] = []  # as JSON
         self._is_broken = False
         self._num_calls = 0  # that are whole
         self._used = 0  # characters up to the end of the last of them
@@ -61,8 +65,8 @@ class CallStream:
         events: list[Event] = []
         self._pieces.append(text)
         while text and not self._is_broken:
-            if self._end is not None:
-                text = self._feed_arguments(self._end, text, events)
+            if self._reader is not None:
+                text = self._feed_arguments(self._reader, text, events)
             elif self._head_pattern is not None:
                 text = self._feed_head(self._head_pattern, text, events)
             else:
@@ -73,8 +77,11 @@ class CallStream:
         """The rest; `before` and `after` stood around the text, and stay where it holds no call."""
         content = "".join(self._pieces)
         rest = content[self._used :] + after if self._num_calls else before + content + after
-        if self._end is not None:
-            return [CallBroken(rest)]
+        if self._reader is not None:
+            last = None if self._is_broken else self._reader.finish()
+            if last is None or make_call("it", "".join([*self._arguments, last])) is None:
+                return [CallBroken(rest)]
+            return [CallArguments(last), CallEnd()]
         calls = self._decode(content)
         if calls is not None and len(calls) >= self._num_calls:
             found = calls[self._num_calls :]
@@ -94,7 +101,7 @@ class CallStream:
                 self._head_pattern, self._head = None, ""
             return ""
         events.append(CallStart(name))
-        self._end = JsonEnd()
+        self._reader = _WRITTEN.get(match.lastgroup or "", JsonArguments)()
         self._size += match.end()
         rest, self._head = self._head[match.end() :], ""
         return rest
@@ -104,20 +111,24 @@ class CallStream:
             return self._name
         return readable_name(match["quoted"]) if match.lastgroup == "quoted" else match[match.lastgroup]
 
-    def _feed_arguments(self, end: JsonEnd, text: str, events: list[Event]) -> str:
+    def _feed_arguments(self, reader: Arguments, text: str, events: list[Event]) -> str:
         """Give out arguments; returns what follows them."""
-        position = end.feed(text)
-        piece = text if position < 0 else text[:position]
+        try:
+            piece, position = reader.feed(text)
+        except ValueError:
+            self._is_broken = True
+            return ""
         self._arguments.append(piece)
-        self._size += len(piece)
-        events.append(CallArguments(piece))
+        self._size += len(text) if position < 0 else position
+        if piece:
+            events.append(CallArguments(piece))
         if position < 0:
             return ""
         if make_call("it", "".join(self._arguments)) is None:
             self._is_broken = True
             return ""
         events.append(CallEnd())
-        self._end, self._head_pattern = None, _NEXT
+        self._reader, self._head_pattern = None, _NEXT
         self._arguments.clear()
         self._num_calls += 1
         self._used = self._size

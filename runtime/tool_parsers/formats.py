@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from pagedc.runtime.tool_parsers import deepseek, gemma, harmony, hermes, mistral
+from pagedc.runtime.tool_parsers import deepseek, gemma, gemma_arguments, harmony, hermes, mistral
 from pagedc.runtime.tool_parsers.bare_json import BareJsonParser
 from pagedc.runtime.tool_parsers.call_stream import JSON_HEAD
 from pagedc.runtime.tool_parsers.events import Parser
@@ -76,13 +76,14 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
             ("<start_function_call>", "<|tool_call>"),
             ("<end_function_call>", "<tool_call|>"),
             gemma.decode,
+            head=gemma.HEAD,
         ),
         markers=(
             "<start_function_call>",
             "<end_function_call>",
             "<|tool_call>",
             "<tool_call|>",
-            *gemma.QUOTES,
+            *gemma_arguments.QUOTES,
         ),
         begin="<start_function_call>call:NAME",
         end="<end_function_call>",
@@ -108,7 +109,9 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         has_channels=True,
     ),
     "hermes": ToolFormat(
-        make_parser=partial(MarkedParser, ("<tool_call>",), ("</tool_call>",), hermes.decode, head=JSON_HEAD),
+        make_parser=partial(
+            MarkedParser, ("<tool_call>",), ("</tool_call>",), hermes.decode, head=hermes.HEAD
+        ),
         markers=("<tool_call>", "</tool_call>"),
         begin="<tool_call>\n" + _JSON_BEGIN,
         end="}\n</tool_call>",

@@ -5,11 +5,10 @@ import re
 from typing import Any
 
 from pagedc.runtime.tool_parsers.events import Call
+from pagedc.runtime.tool_parsers.gemma_arguments import MAX_DEPTH, QUOTES
 from pagedc.runtime.tool_parsers.json_calls import make_call
 
-QUOTES = ("<escape>", '<|"|>')
-MAX_DEPTH = 64
-_HEAD = re.compile(r"\s*call:([A-Za-z0-9_.-]{1,256})\s*(?=\{)")
+HEAD = re.compile(r"\s*call:(?P<gemma>[A-Za-z0-9_.-]{1,256})\s*(?=\{)")
 _KEY = re.compile(r"[A-Za-z0-9_.$ -]+")
 _BARE = re.compile(r"[^,\]}\s]+")
 _JSON = json.JSONDecoder()
@@ -18,7 +17,7 @@ _SPACE = re.compile(r"\s*")
 
 def decode(text: str) -> list[Call] | None:
     """The call in a text; None if it is anything else."""
-    head = _HEAD.match(text)
+    head = HEAD.match(text)
     if head is None:
         return None
     try:

@@ -1,12 +1,14 @@
 """Calls between <tool_call> and </tool_call>: JSON, or as Qwen's coders write them, tags a parameter."""
 
-import json
 import re
 
+from pagedc.runtime.tool_parsers.call_stream import JSON_HEAD
 from pagedc.runtime.tool_parsers.events import Call
 from pagedc.runtime.tool_parsers.json_calls import calls_of_text, make_call
+from pagedc.runtime.tool_parsers.tagged_arguments import value_of
 
-_FUNCTION = re.compile(r"\s*<function=([^<>\s]{1,256})>")
+_FUNCTION = re.compile(r"\s*<function=(?P<tagged>[^<>\s]{1,256})>")
+HEAD = re.compile(f"{JSON_HEAD.pattern}|{_FUNCTION.pattern}")
 
 
 def decode(text: str) -> list[Call] | None:
@@ -20,15 +22,6 @@ def decode(text: str) -> list[Call] | None:
         value, end, _ = value.partition("</parameter>")
         if not bracket or not end:
             return None
-        arguments[name] = _value(value.removeprefix("\n").removesuffix("\n"))
+        arguments[name] = value_of(value.removeprefix("\n").removesuffix("\n"))
     call = make_call(function[1], arguments)
     return [call] if call is not None else None
-
-
-def _value(text: str) -> object:
-    """JSON where it is JSON of another type than a text: types are not written."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return text if isinstance(value, str) else value

@@ -175,6 +175,7 @@ def cut(text: str, data: st.DataObject) -> list[str]:
 PIECES = st.sampled_from(
     [
         " ", "\n", "a", "{", "}", '"', "\\", "[", "]", ":", ",", "<", ">", "```json", "```", "call:f{", "name",
+        "<function=f>", "<parameter=a>", "</parameter>", "</function>", "true", "12", "-",
         '{"name": "f", "arguments": {}}', "<think>", "</think>", "<tool", "_call>", "to=functions.f", "functools",
         *(marker for form in TOOL_FORMATS.values() for marker in form.markers),
     ]
@@ -217,9 +218,7 @@ def test_markers_that_contain_each_other_are_refused() -> None:
 LONG = '{"text": "' + "word " * 400 + '"}'
 
 
-@pytest.mark.parametrize(
-    "form", [name for name in TOOL_FORMATS if name != "gemma"]
-)  # its arguments are no JSON
+@pytest.mark.parametrize("form", TOOL_FORMATS)
 def test_arguments_go_out_as_they_are_written(form: str) -> None:
     tool_format = TOOL_FORMATS[form]
     text = tool_format.opening + tool_format.begin.replace("NAME", "f")
@@ -231,6 +230,64 @@ def test_arguments_go_out_as_they_are_written(form: str) -> None:
         assert parser.feed(LONG[i]) == [CallArguments(LONG[i])]
     assert parser.feed("}") == [CallArguments("}"), CallEnd()]
     assert parser.feed(tool_format.end + tool_format.closing) + parser.finish() == []
+
+
+def gemma_text(value: Any) -> str:
+    """As Gemma writes a value."""
+    if isinstance(value, dict):
+        return (
+            "{" + ",".join(f"<escape>{key}<escape>:{gemma_text(each)}" for key, each in value.items()) + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(map(gemma_text, value)) + " ]"
+    return f"<escape>{value}<escape>" if isinstance(value, str) else json.dumps(value)
+
+
+def tagged_text(values: dict[str, Any]) -> str:
+    """As Qwen's coders write arguments."""
+    written = {key: each if isinstance(each, str) else json.dumps(each) for key, each in values.items()}
+    return "".join(f"<parameter={key}>\n{text}\n</parameter>\n" for key, text in written.items())
+
+
+NAMED = st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), JSON_VALUES, max_size=3)
+# Texts that are JSON are not told from JSON.
+TEXTS = st.sampled_from(
+    ["", "a\nb", "truth", "true story", "12 monkeys", "-", "{x", '"quoted"', "\n", "</param", "\u00e9"]
+)
+WRITERS = {
+    "gemma": lambda values: f"<start_function_call>call:f {gemma_text(values)}<end_function_call>",
+    "hermes": lambda values: f"<tool_call>\n<function=f>\n{tagged_text(values)}</function>\n</tool_call>",
+}
+
+
+@given(
+    form=st.sampled_from(sorted(WRITERS)),
+    values=NAMED,
+    texts=st.dictionaries(st.sampled_from("xyz"), TEXTS),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=100)
+def test_arguments_that_are_no_json_become_it(
+    form: str, values: dict[str, Any], texts: dict[str, str], data: st.DataObject
+) -> None:
+    values = {key: each for key, each in values.items() if not isinstance(each, str)} | texts
+    text = WRITERS[form](values)
+    expected = [Call("f", json.dumps(values, ensure_ascii=False))]
+    assert parse(form, cut(text, data)) == expected
+    assert parse(form, list(text)) == expected
+
+
+def test_a_text_in_tags_goes_out_once_it_can_be_nothing_else() -> None:
+    parser = AnswerParser(None, TOOL_FORMATS["hermes"].make_parser())
+    text = "<tool_call>\n<function=f>\n<parameter=count>\n12\n</parameter>\n<parameter=code>\nif"
+    events = [event for character in text for event in parser.feed(character)]
+    assert events[0] == CallStart("f")
+    shown = "".join(event.text for event in events if isinstance(event, CallArguments))
+    assert shown == '{"count": 12, "code": "if'
+    assert parser.feed(' "x') == [CallArguments(' \\"x')]
+    assert parser.feed("\n") == []  # perhaps the one before the end
+    assert parser.feed("\n</parameter>") == [CallArguments('\\n"')]
+    assert parser.feed("</tool_call>") == [CallArguments("}"), CallEnd()]  # without </function>
 
 
 @pytest.mark.parametrize("arguments", ['{"a": [1', '{"a": tru}', '{"a": 1e999}', '{"a" 1}', '{"a'])
