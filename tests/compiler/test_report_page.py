@@ -42,6 +42,7 @@ def test_the_page_is_whole_and_escapes_what_it_is_told() -> None:
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "a &lt;chip&gt;, 2 threads: reads 40.0 GB/s, multiplies 800 GFLOP/s" in page
+    assert ":root { color-scheme: light dark; }" in page  # of the body it would leave the ground white
     assert page.count("<circle") == 2
     picture = page[page.index("<svg") : page.index("</svg>") + 6]
     ET.fromstring(picture)

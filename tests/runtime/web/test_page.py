@@ -85,7 +85,8 @@ def test_stopping_and_failing(page: Any, start_server: Callable[..., ServerProce
 
 
 def test_figures_report_and_theme(page: Any, server: ServerProcess, tokenizer_dir: Path) -> None:
-    report = "<style>h1{color:rgb(1,2,3)}</style><h1>Tuned</h1><script>document.title=1</script>"
+    report = "<style>:root{color-scheme:light dark}h1{color:rgb(1,2,3)}</style><h1>Tuned</h1>"
+    report += "<script>document.title=1</script>"
     (tokenizer_dir.parent / "report.html").write_text(f"<!doctype html>{report}")
     page.goto(server.url)
     page.focus("#tab-chat")
@@ -97,6 +98,7 @@ def test_figures_report_and_theme(page: Any, server: ServerProcess, tokenizer_di
     title = page.frame_locator("#report-frame").locator("h1")
     assert title.inner_text() == "Tuned"
     assert title.evaluate("node => getComputedStyle(node).color") == "rgb(1, 2, 3)"
+    assert title.evaluate("node => getComputedStyle(node.parentNode).color") == "rgb(255, 255, 255)"  # dark
     assert page.frames[-1].title() == ""
     assert "fake (none)" in page.inner_text("#facts")
     ground = "getComputedStyle(document.body).backgroundColor"
