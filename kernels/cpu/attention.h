@@ -25,7 +25,7 @@ class Attention {
       : batch_(batch), q_(q), ldq_(ldq), sinks_(sinks), slopes_(slopes), cache_(cache),
         tile_(static_cast<Tile*>(scratch)[worker.rank]),
         partials_(reinterpret_cast<Partial*>(static_cast<Tile*>(scratch) + worker.size)),
-        max_partials_(Plan::max_partials(worker.size)) {}
+        max_partials_(Plan::max_partials(worker.size)), num_threads_(worker.size) {}
 
   template <class Out>
   void run(Worker& worker, Out* out, int64_t ldo) {
@@ -123,6 +123,14 @@ class Attention {
     }
   }
 
+  // The queries of the tile that begins at `begin`, likely this thread's next: their rows are short and far apart.
+  void ask_for_queries(int begin, int kv_head) const {
+    for (int token = begin; token < begin + Plan::QUERIES; ++token) {
+      const float* q = q_ + token * ldq_ + kv_head * GROUP * Config::head_dim;
+      for (int i = 0; i < GROUP * Config::head_dim; i += 16) __builtin_prefetch(q + i, 0, 2);
+    }
+  }
+
   // The first block of a split that any query of the rows sees.
   int first_block(const Rows& rows, int split) const {
     return max_int(window_begin(batch_.positions[rows.begin]) / BLOCK_SIZE, split * BLOCKS_PER_SPLIT);
@@ -178,6 +186,7 @@ class Attention {
     const int tile = num_tiles - 1 - static_cast<int>(task % num_tiles);
     Rows rows = {c.sequence, static_cast<int>(task / num_tiles), c.begin + tile * Plan::QUERIES, 0};
     rows.count = min_int(Plan::QUERIES, c.end - rows.begin);
+    if (tile >= num_threads_) ask_for_queries(rows.begin - num_threads_ * Plan::QUERIES, rows.kv_head);
     if (rows.count == 1)
       run_tile_rows<Plan::DECODE_ROWS>(rows, out, ldo);
     else
@@ -265,6 +274,7 @@ class Attention {
   Tile& tile_;
   Partial* partials_;
   const int64_t max_partials_;
+  const int num_threads_;
 };
 
 // out[t][head] = Σ softmax(scale q[t][head] · k) v over the positions that token t sees.

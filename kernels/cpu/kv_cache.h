@@ -56,13 +56,24 @@ PAGEDC_INLINE void store_kv_head(const float* k, const float* v, KV* keys, int o
   }
 }
 
+template <int BYTES>
+PAGEDC_INLINE void prefetch_bytes(const float* row) {
+  for (int i = 0; i < BYTES; i += 64) __builtin_prefetch(row + i / 4);
+}
+
 // cache[slot_mapping[t]] = k[t], v[t] for every token with a slot.
 template <class Config, class KV>
 void store_kv(Worker& worker, const pagedc_batch& batch, const float* k, int64_t ldk, const float* v, int64_t ldv,
               void* cache) {
   constexpr int TOKENS_PER_TASK = 16;  // about a block: its cache lines stay with one core
+  constexpr int AHEAD = 3;             // tokens: rows lie too far apart for the hardware to see where they go
+  constexpr int K_BYTES = Config::num_kv_heads * Config::head_dim * 4, V_BYTES = Config::num_kv_heads * Config::v_head_dim * 4;
   worker.parallel_for(batch.num_tokens, TOKENS_PER_TASK, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
+      if (t + AHEAD < batch.num_tokens) {
+        prefetch_bytes<K_BYTES>(k + (t + AHEAD) * ldk);
+        prefetch_bytes<V_BYTES>(v + (t + AHEAD) * ldv);
+      }
       const int64_t slot = batch.slot_mapping[t];
       if (slot < 0) continue;
       for (int head = 0; head < Config::num_kv_heads; ++head) {
