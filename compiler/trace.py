@@ -34,7 +34,7 @@ import pagedc.compiler.aten.pointwise
 import pagedc.compiler.aten.reduce
 import pagedc.compiler.aten.state  # noqa: F401  the eight fill the importer's table
 from pagedc.compiler.aten.importer import Importer, NoRuleError
-from pagedc.compiler.aten.writes import hides_writes
+from pagedc.compiler.aten.writes import follow_writes
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Graph
 from pagedc.compiler.seams import NAME
@@ -127,7 +127,7 @@ def _trace(config: PretrainedConfig) -> Graph:
     with quiet():
         program = _export(model)
         max_tokens = _max_tokens(program)
-        if not hides_writes(program.graph):
+        if follow_writes(program.graph):
             with contextlib.suppress(NoRuleError, UnsupportedError):
                 return _import(program, values, canonical, max_tokens)
         program = program.run_decompositions()

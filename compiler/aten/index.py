@@ -251,6 +251,11 @@ def expand(importer: Importer, x: Value, *_: Any, **__: Any) -> Value:
     return expand_to(importer, x, importer.out_shape())
 
 
+@op("aten.broadcast_tensors")
+def broadcast_tensors(importer: Importer, values: Sequence[Value]) -> tuple[Value, ...]:
+    return tuple(expand_to(importer, value, importer.out_shape(i)) for i, value in enumerate(values))
+
+
 def expand_to(importer: Importer, x: Value, shape: tuple[int, ...]) -> Value:
     """x repeated along axes of 1 to a traced shape."""
     if x.token_axis is None and min(shape, default=0) < 0:

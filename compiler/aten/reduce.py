@@ -53,6 +53,20 @@ def var(
     return importer.pointwise("mul", total, 1.0 / (count - correction))
 
 
+@op("aten.std")
+def std(
+    importer: Importer,
+    x: Value,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Value:
+    correction = float(unbiased) if correction is None else correction
+    return importer.pointwise("sqrt", var(importer, x, dim, correction=correction, keepdim=keepdim))
+
+
 @op("aten.amax", "aten.max")
 def amax(importer: Importer, x: Value, dim: Any = None, keepdim: bool = False) -> Any:
     if isinstance(importer.meta, tuple | list):
