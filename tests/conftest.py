@@ -42,6 +42,7 @@ def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     harness.directory = directory / "kernels"
     harness.directory.mkdir(parents=True, exist_ok=True)
+    os.environ["TRITON_CACHE_DIR"] = str(directory / "triton")  # packages have many cubins in common
     return directory
 
 

@@ -166,4 +166,5 @@ def linear_recurrence_kernel(
                 tl.sum(matrix * query[:, None], 0).to(out.dtype.element_ty),
                 mask=is_column,
             )
+        tl.debug_barrier()  # all threads have read it
         tl.store(place, matrix, mask=inside)

@@ -88,4 +88,5 @@ def running_max_kernel(
                 faded, tl.load(x + token * X_STRIDE + columns, mask=is_column, other=0.0).to(tl.float32)
             )
             tl.store(out + token * OUT_STRIDE + columns, m.to(out.dtype.element_ty), mask=is_column)
+        tl.debug_barrier()  # all threads have read it
         tl.store(place, m, mask=is_column)

@@ -138,7 +138,7 @@ class _Clock:
         limits: dict[str, Any] = {}
         for _ in range(MAX_RESTARTS):
             begun: int | None = None
-            code, lines, complaint = self._start([*jobs.values()])
+            code, lines, complaint = self._start([*jobs.values()], wants_limits=not limits)
             for line in lines:
                 if "limits" in line:
                     limits = line["limits"]
@@ -160,8 +160,11 @@ class _Clock:
                 trial.reason = "no time to time"
         return limits
 
-    def _start(self, jobs: list[dict[str, Any]]) -> tuple[int, list[dict[str, Any]], str]:
+    def _start(
+        self, jobs: list[dict[str, Any]], *, wants_limits: bool
+    ) -> tuple[int, list[dict[str, Any]], str]:
         given = {
+            "wants_limits": wants_limits,
             "seconds": self._seconds,
             "arena": self._arena,
             "zeros": self._zeros,
