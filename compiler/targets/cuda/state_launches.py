@@ -49,11 +49,10 @@ def launch_recurrence(call: Call, arguments: Arguments, num_seqs: int, *, pdl: b
         decay=decay_kind(call),
         is_delta=c["is_delta"],
     )
-    tensors = dict(zip(("q", "k", "v", "decay"), _inputs(call, arguments, 1), strict=False))
-    *_, last = inputs = _inputs(call, arguments, 1)
-    rows = module.RecurrenceInputs(
-        **tensors, rate=inputs[4] if c["has_rate"] else None, beta=last if c["is_delta"] else None
-    )
+    q, k, v, decay, *more = _inputs(call, arguments, 1)
+    rate = more.pop(0) if c["has_rate"] else None
+    beta = more.pop(0) if c["is_delta"] else None
+    rows = module.RecurrenceInputs(q=q, k=k, v=v, decay=decay, rate=rate, beta=beta)
     state, out = _state(call, arguments, num_seqs), _output(call, arguments, 1)
     return module.launch_linear_recurrence(spec, module.defaults(spec), rows, state, out, pdl=pdl)
 

@@ -6,8 +6,8 @@ on through the fastest of each point only. The first round takes the jobs in the
 time ends, the rest stays untimed.
 
 From standard input: a JSON object (`seconds`, `jobs`, …). To standard output, a JSON object a line: `limits`
-first, where they are wanted, then `begin` and `us` of a job. The folder of argv holds kernels/kernels.json and
-cubins, as a package.
+first, where they are wanted, then `begin` and `us` of a job. The folder of argv holds kernels/kernels.json
+and cubins, as a package.
 """
 
 import contextlib
