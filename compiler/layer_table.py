@@ -81,7 +81,8 @@ def call_note(call: Call, in_loop: bool) -> str:
 
 
 def _column(call: Call, argument: str, values: list[int], used: set[str]) -> Column:
-    kind, number = re.fullmatch(r"([a-z]+)(\d*)", argument).groups()  # type: ignore[union-attr]
+    kind = argument.rstrip("0123456789")
+    number = argument.removeprefix(kind)
     if kind == "kv":
         return Column(_unique("kv_cache", used), values)
     if kind == "state":

@@ -139,12 +139,6 @@ def _trace(config: PretrainedConfig) -> Graph:
             ) from None
 
 
-def parameter_shapes(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
-    """Every parameter of the module, by name; tied ones under each of their names."""
-    model = build(config)
-    return {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
-
-
 def canonical_names(model: torch.nn.Module) -> dict[str, str]:
     """For each parameter's name, the first name of the same tensor: tied weights are one."""
     first: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""Paged attention in numpy."""
+"""Attention of one sequence in numpy."""
 
 from dataclasses import dataclass
 
@@ -55,37 +55,4 @@ def attention(
     if sinks is not None:
         total = total + np.exp(sinks[:, None, None] - maximum)
     out: NDArray[np.float64] = np.einsum("hqk,khd->qhd", weights / total, values)
-    return out
-
-
-def paged_attention(
-    config: AttentionConfig,
-    query: Float,  # [T, num_heads, head_dim]
-    key: Float,  # [T, num_kv_heads, head_dim]
-    value: Float,  # [T, num_kv_heads, v_head_dim]
-    k_cache: Float,  # [num_blocks, BLOCK_SIZE, num_kv_heads, head_dim], written to
-    v_cache: Float,  # [num_blocks, BLOCK_SIZE, num_kv_heads, v_head_dim], written to
-    positions: Int,  # [T]
-    slot_mapping: Int,  # [T], -1 = padding
-    block_tables: Int,  # [S, max_blocks]
-    query_start_loc: Int,  # [S + 1]
-    sinks: Float | None = None,
-    slopes: Float | None = None,
-) -> NDArray[np.float64]:
-    """Store key and value at their slots, then attend; [T, num_heads, v_head_dim]."""
-    stored = slot_mapping >= 0
-    k_cache.reshape(-1, *key.shape[1:])[slot_mapping[stored]] = key[stored]
-    v_cache.reshape(-1, *value.shape[1:])[slot_mapping[stored]] = value[stored]
-    out = np.zeros((len(query), config.num_heads, config.v_head_dim))
-    for table, begin, end in zip(block_tables, query_start_loc[:-1], query_start_loc[1:], strict=True):
-        if begin == end:
-            continue
-        num_keys = int(positions[end - 1]) + 1
-        blocks = table[: -(-num_keys // BLOCK_SIZE)]
-        keys, values = (
-            cache[blocks].reshape(-1, *cache.shape[2:])[:num_keys] for cache in (k_cache, v_cache)
-        )
-        out[begin:end] = attention(
-            config, query[begin:end], keys, values, positions[begin:end], sinks, slopes
-        )
     return out

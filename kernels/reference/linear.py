@@ -13,11 +13,6 @@ def to_bfloat16(x: Float32Array) -> npt.NDArray[np.uint16]:
     return np.where(np.isnan(x), (bits >> 16) | 0x40, rounded).astype(np.uint16)
 
 
-def from_bfloat16(bits: npt.NDArray[np.uint16]) -> Float32Array:
-    """The float32 that each bf16 stands for."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
 def linear(x: Float32Array, weights: Float32Array) -> Float32Array:
     """out[t, n] = Σ_k x[t, k] · weights[n, k], summed in float64. x [T, K], weights [N, K], out [T, N]."""
     return (x.astype(np.float64) @ weights.astype(np.float64).T).astype(np.float32)

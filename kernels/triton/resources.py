@@ -35,11 +35,6 @@ class Resources:
         in_registers = self.registers * 32 * self.num_warps <= REGISTERS
         return in_registers and self.shared_bytes <= SHARED_BYTES[capability]
 
-    def programs_per_sm(self, capability: int) -> int:
-        """How many run on an SM at once, by registers and shared memory."""
-        by_registers = REGISTERS // max(self.registers * 32 * self.num_warps, 1)
-        return min(by_registers, (SHARED_BYTES[capability] + 1024) // (self.shared_bytes + 1024))
-
 
 def compile_launch(launch: Launch, capability: int) -> Any:
     """Triton's CompiledKernel of a launch for sm_{capability}: `.asm["cubin"]`, `.metadata`."""

@@ -12,12 +12,10 @@ PERCENTILES = ("mean", "median", "p90", "p99")
 LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2EL"}
 
 
-def print_figures(what: str, figures: dict[str, Any], console: Console | None = None) -> None:
+def print_figures(what: str, figures: dict[str, Any]) -> None:
     """The table of one of the four benches."""
-    console = console or Console(soft_wrap=True)
-    {"latency": _latency, "throughput": _throughput, "serve": _serve, "startup": _startup}[what](
-        console, figures
-    )
+    show = {"latency": _latency, "throughput": _throughput, "serve": _serve, "startup": _startup}[what]
+    show(Console(soft_wrap=True), figures)
 
 
 def _latency(console: Console, figures: dict[str, Any]) -> None:

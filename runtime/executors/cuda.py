@@ -34,9 +34,7 @@ from pagedc.runtime.executors.cuda_staging import (
     token_fields,
 )
 from pagedc.runtime.package import Package
-from pagedc.runtime.sampling_params import MAX_LOGPROBS
 
-OUTPUT_BYTES = 8 * (1 + MAX_LOGPROBS)  # of a row: token id, logprob, and those of the likeliest
 _numbers = itertools.count()
 
 

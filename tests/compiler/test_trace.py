@@ -8,7 +8,7 @@ from tests.compiler.state_families import STATE_CONFIGS
 
 from pagedc.compiler.graph import Graph
 from pagedc.compiler.interpret import run
-from pagedc.compiler.trace import parameter_shapes, trace
+from pagedc.compiler.trace import trace
 
 TOKEN_IDS = np.random.default_rng(1).integers(3, VOCAB_SIZE, 20)
 
@@ -48,10 +48,3 @@ def test_windows_and_softcaps_are_of_the_config() -> None:
     attentions = list(trace(make_config("gemma2")).anchors("attention"))
     assert [node.attrs["window"] for node in attentions] == [8, 0, 8, 0]
     assert {node.attrs["softcap"] for node in attentions} == {50.0}
-
-
-def test_parameters_have_the_names_and_shapes_of_the_module() -> None:
-    model = make_model("mixtral")
-    assert parameter_shapes(make_config("mixtral")) == {
-        name: tuple(parameter.shape) for name, parameter in model.named_parameters()
-    }

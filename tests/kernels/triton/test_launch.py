@@ -74,9 +74,8 @@ def test_a_value_that_is_no_argument_is_refused() -> None:
         argument_type("seven")
 
 
-def test_resources_decide_how_many_programs_an_sm_runs() -> None:
+def test_a_program_fits_where_its_registers_and_shared_memory_do() -> None:
     resources = Resources(registers=128, spilled_bytes=0, shared_bytes=100 << 10, num_warps=4)
     assert resources.fits(80)
-    assert resources.programs_per_sm(90) == 2  # by shared memory
-    assert Resources(128, 0, 0, 4).programs_per_sm(90) == 4  # by registers
+    assert not Resources(255, 0, 0, 16).fits(80)
     assert not Resources(128, 0, 200 << 10, 4).fits(80)
