@@ -123,36 +123,37 @@ def _response_format(form: ResponseFormat) -> list[GrammarSource]:
 
 
 def _guided(request: GenerationRequest) -> list[GrammarSource]:
-    found = []
-    if request.guided_json is not None:
-        found.append(_json("guided_json", request.guided_json))
-    if request.guided_regex is not None:
-        found.append(GrammarSource("guided_regex", "regex", request.guided_regex))
-    if request.guided_choice is not None:
-        found.append(_choice("guided_choice", request.guided_choice))
-    if request.guided_grammar is not None:
-        found.append(GrammarSource("guided_grammar", "grammar", request.guided_grammar))
-    return found
+    return _given(
+        "guided_", request.guided_json, request.guided_regex, request.guided_choice, request.guided_grammar
+    )
 
 
 def _structured_outputs(request: GenerationRequest) -> list[GrammarSource]:
-    outputs, found = request.structured_outputs, []
+    outputs = request.structured_outputs
     if outputs is None:
         return []
-    if outputs.json is not None:
-        found.append(_json("structured_outputs.json", outputs.json))
-    if outputs.regex is not None:
-        found.append(GrammarSource("structured_outputs.regex", "regex", outputs.regex))
-    if outputs.choice is not None:
-        found.append(_choice("structured_outputs.choice", outputs.choice))
-    if outputs.grammar is not None:
-        found.append(GrammarSource("structured_outputs.grammar", "grammar", outputs.grammar))
+    found = _given("structured_outputs.", outputs.json, outputs.regex, outputs.choice, outputs.grammar)
     if outputs.json_object:
         found.append(GrammarSource("structured_outputs.json_object", "json_object", ""))
     if not found:
         raise invalid(
             "structured_outputs", "it says nothing: give json, regex, choice, grammar or json_object"
         )
+    return found
+
+
+def _given(
+    prefix: str, schema: object, regex: str | None, choice: list[str] | None, grammar: str | None
+) -> list[GrammarSource]:
+    found = []
+    if schema is not None:
+        found.append(_json(f"{prefix}json", schema))
+    if regex is not None:
+        found.append(GrammarSource(f"{prefix}regex", "regex", regex))
+    if choice is not None:
+        found.append(_choice(f"{prefix}choice", choice))
+    if grammar is not None:
+        found.append(GrammarSource(f"{prefix}grammar", "grammar", grammar))
     return found
 
 
