@@ -117,12 +117,12 @@ def _exact(value: float) -> float:
 
 def solve(first: Any, second: Any, numbers: list[int], stand_ins: list[dict[int, int]]) -> Any:
     """The form at the true numbers, from those at two stand-ins for each: it must follow one of them."""
-    if isinstance(first, tuple) and isinstance(first[0], Mask):
-        return solve(first[0], second[0], numbers, stand_ins), first[1]
     if isinstance(first, Scores):
         if not np.allclose(first[1:], second[1:], rtol=1e-6):
             raise MaskError("scores scaled by a size")
         return first._replace(mask=solve(first.mask, second.mask, numbers, stand_ins))
+    if not isinstance(first, Mask):  # a mask, and the group of each head
+        return solve(first[0], second[0], numbers, stand_ins), first[1]
     if len(first.slopes) != len(second.slopes) or not np.allclose(first.slopes, second.slopes, rtol=1e-5):
         raise MaskError("slopes that depend on a size")
 
