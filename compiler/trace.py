@@ -26,14 +26,18 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 import pagedc.compiler.aten.complex
+import pagedc.compiler.aten.constants
 import pagedc.compiler.aten.index
 import pagedc.compiler.aten.linear
 import pagedc.compiler.aten.pairs
 import pagedc.compiler.aten.parts
 import pagedc.compiler.aten.pointwise
+import pagedc.compiler.aten.ranges
 import pagedc.compiler.aten.reduce
-import pagedc.compiler.aten.state  # noqa: F401  the eight fill the importer's table
-from pagedc.compiler.aten.importer import Importer, NoRuleError
+import pagedc.compiler.aten.state
+import pagedc.compiler.aten.views  # noqa: F401  they fill the table of ops
+from pagedc.compiler.aten.importer import Importer
+from pagedc.compiler.aten.table import NoRuleError
 from pagedc.compiler.aten.writes import follow_writes
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Graph

@@ -5,8 +5,10 @@ A complex value is two real ones; index maps act on both.
 
 from typing import Any, NamedTuple
 
-from pagedc.compiler.aten.importer import COMPLEX, TABLE, Importer, Value, op
-from pagedc.compiler.aten.index import join
+from pagedc.compiler.aten.importer import Importer
+from pagedc.compiler.aten.ranges import join
+from pagedc.compiler.aten.table import COMPLEX, TABLE, op
+from pagedc.compiler.aten.values import Value
 
 
 class Complex(NamedTuple):

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pagedc.compiler.aten.importer import TOKENS, Importer, Value, op, without_tokens
-from pagedc.compiler.aten.index import _slice as slice_along
-from pagedc.compiler.aten.index import expand_to, join, permute, uniform, unsqueezed_select
+from pagedc.compiler.aten.constants import uniform
+from pagedc.compiler.aten.importer import Importer
+from pagedc.compiler.aten.ranges import join, slice_along, unsqueezed_select
 from pagedc.compiler.aten.reduce import reduce
+from pagedc.compiler.aten.table import op
+from pagedc.compiler.aten.values import TOKENS, Value, without_tokens
+from pagedc.compiler.aten.views import expand_to, permute
 
 
 def anchor_linear(importer: Importer, x: Value, weight: Value) -> Value:

@@ -10,17 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.fx import Node as FxNode
 
-from pagedc.compiler.aten.importer import (
-    PAIRS,
-    TOKENS,
-    Importer,
-    NoRuleError,
-    Value,
-    op,
-    op_name,
-    without_tokens,
-)
-from pagedc.compiler.aten.index import join
+from pagedc.compiler.aten.builder import op_name
+from pagedc.compiler.aten.importer import Importer
+from pagedc.compiler.aten.ranges import join
+from pagedc.compiler.aten.table import PAIRS, NoRuleError, op
+from pagedc.compiler.aten.values import TOKENS, Value, without_tokens
 from pagedc.compiler.graph import Node
 from pagedc.compiler.mask_forms import Mask, MaskError, Scores
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pagedc.compiler.aten.importer import PARTS, TABLE, TOKENS, Importer, Parts, Value, op
-from pagedc.compiler.aten.index import permute, uniform
+from pagedc.compiler.aten.constants import uniform
+from pagedc.compiler.aten.importer import Importer
 from pagedc.compiler.aten.reduce import root
+from pagedc.compiler.aten.table import PARTS, TABLE, op
+from pagedc.compiler.aten.values import TOKENS, Parts, Value
+from pagedc.compiler.aten.views import permute
 from pagedc.compiler.graph import Node
 from pagedc.compiler.interpret import UNARY
 

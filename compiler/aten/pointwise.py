@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pagedc.compiler.aten.importer import Importer, Value, dtype_of, op
+from pagedc.compiler.aten.importer import Importer
+from pagedc.compiler.aten.table import op
+from pagedc.compiler.aten.values import Value, dtype_of
 from pagedc.compiler.interpret import evaluate
 from pagedc.compiler.passes.fold_constants import depends_on_parameters
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pagedc.compiler.aten.importer import TOKENS, Importer, Value, op, without_tokens
+from pagedc.compiler.aten.importer import Importer
+from pagedc.compiler.aten.table import op
+from pagedc.compiler.aten.values import TOKENS, Value, without_tokens
 from pagedc.compiler.graph import Node
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch.fx import Node as FxNode
 
-from pagedc.compiler.aten.importer import TOKENS, Importer, Value, op
-from pagedc.compiler.aten.index import permute
+from pagedc.compiler.aten.importer import Importer
+from pagedc.compiler.aten.table import op
+from pagedc.compiler.aten.values import TOKENS, Value
+from pagedc.compiler.aten.views import permute
 
 
 @op("aten.conv1d")
