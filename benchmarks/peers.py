@@ -7,7 +7,7 @@ the table shows their medians. A probe of read bandwidth stands before and after
 in --state as it ends: started again, the script goes on where it was.
 
 DIR holds, for MODEL = smollm2 and llama-1b, whichever of these there are:
-  MODEL-{bf16,int8,int4}.pagedc   packages       MODEL-q4_1.pagedc   of the same file as llama.cpp
+  MODEL-{bf16,int8,int4}.pagedc   packages       MODEL-{q4_0,q4_1}.pagedc   of llama.cpp's files
   MODEL-{bf16,q8_0,q4_0,q4_1}.gguf               MODEL-ov-{fp16,int8,int4}/   OpenVINO
   MODEL-ort-int4/   ONNX Runtime GenAI           MODEL-bf16/   a Hugging Face directory
 Programs are given as options, or as PAGEDC_LLAMA_BENCH, PAGEDC_LLAMA_SERVER, PAGEDC_PYTHON_OPENVINO,
@@ -75,6 +75,12 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     "Q4_1": (
         Entry("pagedc", "pagedc Q4_1", "{}-q4_1.pagedc"),
         Entry("llama.cpp", "llama.cpp Q4_1", "{}-q4_1.gguf"),
+        Entry("llama.cpp", "llama.cpp Q4_0", "{}-q4_0.gguf"),
+        Entry("openvino", "OpenVINO INT4", "{}-ov-int4"),
+        Entry("onnxruntime", "ONNX Runtime int4", "{}-ort-int4"),
+    ),
+    "Q4_0": (
+        Entry("pagedc", "pagedc Q4_0", "{}-q4_0.pagedc"),
         Entry("llama.cpp", "llama.cpp Q4_0", "{}-q4_0.gguf"),
         Entry("openvino", "OpenVINO INT4", "{}-ov-int4"),
         Entry("onnxruntime", "ONNX Runtime int4", "{}-ort-int4"),
