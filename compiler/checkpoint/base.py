@@ -5,8 +5,8 @@ whatever the file calls them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import torch
 from transformers import PretrainedConfig
@@ -14,6 +14,9 @@ from transformers import PretrainedConfig
 from pagedc.compiler.checkpoint.purpose import Purpose
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+
+
+SPAN = 256  # weights of a row that share the units of int8 scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +27,12 @@ class QuantizedTensor:
     """
 
     codes: torch.Tensor  # [..., N, K]: int8 for 8 bits, uint8 in 0 … 15 for 4
-    scales: torch.Tensor  # float16, or float32 where that would round them, [..., N, K / group_size]
+    scales: torch.Tensor  # [..., N, K / group_size]: float16, float32 where that would round them, or int8
     minimums: torch.Tensor | None  # like scales
     group_size: int
     bits: int  # 4 or 8
+    # What int8 scales and minimums are multiples of: float16 [..., N, K / 256 (· 2 with minimums, in turn)].
+    units: torch.Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,24 +44,37 @@ class QuantizedTensor:
         if self.bits == 8 and self.minimums is None and self.group_size not in (16, 32, 64, 128):
             return "int8_g0"
         minimum = "" if self.minimums is None else "_min"
-        scale = "_f32" if self.scales.dtype == torch.float32 else ""
+        scale = {torch.float32: "_f32", torch.int8: "_i8"}.get(self.scales.dtype, "")
         return f"int{self.bits}_g{self.group_size}{minimum}{scale}"
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "QuantizedTensor":
         """Codes, scales and minimums changed alike, in their leading axes: blocks stay bit for bit."""
-        minimums = None if self.minimums is None else change(self.minimums)
-        return QuantizedTensor(change(self.codes), change(self.scales), minimums, self.group_size, self.bits)
+        minimums, units = (None if part is None else change(part) for part in (self.minimums, self.units))
+        return replace(
+            self, codes=change(self.codes), scales=change(self.scales), minimums=minimums, units=units
+        )
 
     def dequantize(self) -> torch.Tensor:
         """The same weights in float32."""
+        one_level = self.one_level()
         shape = (*self.scales.shape, self.group_size)
         codes = self.codes.float().reshape(shape)
         if self.bits == 4 and self.minimums is None:
             codes -= 8
-        weights = codes * self.scales.float().unsqueeze(-1)
-        if self.minimums is not None:
-            weights += self.minimums.float().unsqueeze(-1)
+        weights = codes * one_level.scales.float().unsqueeze(-1)
+        if one_level.minimums is not None:
+            weights += one_level.minimums.float().unsqueeze(-1)
         return weights.reshape(self.shape)
+
+    def one_level(self) -> "QuantizedTensor":
+        """The same weights without units: where there were any, scales and minimums are float32."""
+        if self.units is None:
+            return self
+        fields = 1 if self.minimums is None else 2
+        units = self.units.float().reshape(*self.units.shape[:-1], -1, fields)
+        units = units.repeat_interleave(SPAN // self.group_size, -2)
+        minimums = None if self.minimums is None else self.minimums.float() * units[..., 1]
+        return replace(self, scales=self.scales.float() * units[..., 0], minimums=minimums, units=None)
 
 
 Stored = torch.Tensor | QuantizedTensor
@@ -64,12 +82,13 @@ Stored = torch.Tensor | QuantizedTensor
 
 def concatenate(parts: Sequence[QuantizedTensor]) -> QuantizedTensor:
     """Rows of all parts, which are of one format."""
-    first = parts[0]
-    minimums = None
-    if first.minimums is not None:
-        minimums = torch.cat([part.minimums for part in parts if part.minimums is not None])
-    codes, scales = torch.cat([part.codes for part in parts]), torch.cat([part.scales for part in parts])
-    return QuantizedTensor(codes, scales, minimums, first.group_size, first.bits)
+
+    def joined(field: str) -> Any:
+        whole = getattr(parts[0], field)
+        return None if whole is None else torch.cat([getattr(part, field) for part in parts])
+
+    codes, scales, minimums, units = map(joined, ("codes", "scales", "minimums", "units"))
+    return replace(parts[0], codes=codes, scales=scales, minimums=minimums, units=units)
 
 
 def exact_halves(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -37,21 +37,20 @@ def read_tensor(file: GGUFFile, name: str) -> torch.Tensor | QuantizedTensor:
 
 
 def _read_blocks(file: GGUFFile, name: str) -> QuantizedTensor:
-    """The same weights, exactly: codes are not rounded, scales are float32 where float16 would round."""
+    """The same weights, exactly: neither codes nor scales are rounded."""
     kind, shape = file.tensors[name].type, file.tensors[name].shape
     decoder = DECODERS[kind]
     blocks = file.raw(name).reshape(-1, decoder.block_bytes)
     parts = [decoder.decode(blocks[start : start + CHUNK]) for start in range(0, len(blocks), CHUNK)]
     codes = np.concatenate([part.codes for part in parts]).reshape(shape)
-    groups = (*shape[:-1], shape[-1] // decoder.group_size)
-    scales, minimums = (_joined(parts, field, groups) for field in ("scales", "minimums"))
+    scales, minimums, units = (_joined(parts, field, shape[:-1]) for field in ("scales", "minimums", "units"))
     if scales is None:
         raise UnsupportedError(f"{file.path}: {name} has no scales")
     if kind is Type.MXFP4:  # powers of two: float16 unless one is out of its range
         (scales,) = exact_halves(scales)
-    return QuantizedTensor(torch.from_numpy(codes), scales, minimums, decoder.group_size, decoder.bits)
+    return QuantizedTensor(torch.from_numpy(codes), scales, minimums, decoder.group_size, decoder.bits, units)
 
 
 def _joined(parts: list[Decoded], field: str, shape: tuple[int, ...]) -> torch.Tensor | None:
     arrays = [array for part in parts if (array := getattr(part, field)) is not None]
-    return torch.from_numpy(np.concatenate(arrays).reshape(shape)) if arrays else None
+    return torch.from_numpy(np.concatenate(arrays).reshape(*shape, -1)) if arrays else None

@@ -1,8 +1,8 @@
 """The block types of GGUF as integers and scales: what a block of each means, exactly.
 
-Types with one level of scales (Q4_0 … Q8_0) have float16 scales and keep them. The K types have 4- or 6-bit
-scales of groups under a float16 one: a product has up to 17 significant bits where float16 keeps 11, so
-theirs are float32. Codes of 2, 3 and 4 bits become ours of 4, codes of 5, 6 and 8 bits ours of 8.
+Types with one level of scales (Q4_0 … Q8_0) have float16 scales and keep them. The K types have scales of 4,
+6 or 8 bits under a float16 one, and keep both: their product would need 19 bits. Codes of 2, 3 and 4 bits
+become ours of 4, codes of 5, 6 and 8 bits ours of 8.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
 Bytes = npt.NDArray[np.uint8]
-Scales = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+Scales = npt.NDArray[np.float16] | npt.NDArray[np.float32] | npt.NDArray[np.int8]
 # e2m1, doubled: 4-bit floats as integers.
 E2M1 = np.array((0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), np.int8)
 
@@ -24,6 +24,7 @@ class Decoded(NamedTuple):
     codes: npt.NDArray[np.int8] | npt.NDArray[np.uint8]  # [n, weights of a block], in order
     scales: Scales  # [n, groups of a block]
     minimums: Scales | None = None
+    units: npt.NDArray[np.float16] | None = None  # [n, 1 or 2]: of int8 scales, and of minimums
 
 
 class Decoder(NamedTuple):
@@ -43,10 +44,6 @@ def _fields(blocks: Bytes, *sizes: int) -> list[Bytes]:
 def _half(pair: Bytes) -> npt.NDArray[np.float16]:
     """[n, 2] bytes as [n, 1] float16."""
     return np.ascontiguousarray(pair).view(np.float16)
-
-
-def _float(pair: Bytes) -> npt.NDArray[np.float32]:
-    return _half(pair).astype(np.float32)
 
 
 def _bits(packed: Bytes, width: int, run: int) -> Bytes:
@@ -95,18 +92,17 @@ def _mxfp4(blocks: Bytes) -> Decoded:
 
 def _q2_k(blocks: Bytes) -> Decoded:
     levels, packed, scale, minimum = _fields(blocks, 16, 64, 2)
-    scales = _float(scale) * (levels & np.uint8(15)).astype(np.float32)
-    minimums = -_float(minimum) * (levels >> np.uint8(4)).astype(np.float32)
-    return Decoded(_bits(packed, 2, 32), scales, minimums)
+    scales, minimums = (levels & np.uint8(15)).view(np.int8), (levels >> np.uint8(4)).view(np.int8)
+    return Decoded(_bits(packed, 2, 32), scales, minimums, _units(scale, minimum))
 
 
 def _q3_k(blocks: Bytes) -> Decoded:
     mask, packed, levels, scale = _fields(blocks, 32, 64, 12)
     low, high = _fields(levels, 8)
-    six = (_bits(low, 4, 8) | _bits(high, 2, 4) << np.uint8(4)).astype(np.float32) - 32
+    six = (_bits(low, 4, 8) | _bits(high, 2, 4) << np.uint8(4)).view(np.int8) - np.int8(32)
     # A third bit that is set means no − 4; our codes of 4 bits stand for code − 8.
     codes = _bits(packed, 2, 32) + np.uint8(4) + (_bits(mask, 1, 32) << np.uint8(2))
-    return Decoded(codes, _float(scale) * six)
+    return Decoded(codes, six, units=_half(scale))
 
 
 def _six_bits(packed: Bytes) -> tuple[Bytes, Bytes]:
@@ -118,26 +114,28 @@ def _six_bits(packed: Bytes) -> tuple[Bytes, Bytes]:
     return np.concatenate(scales, axis=1), np.concatenate(minimums, axis=1)
 
 
-def _two_levels(scale: Bytes, minimum: Bytes, levels: Bytes) -> tuple[Scales, Scales]:
-    scales, minimums = _six_bits(levels)
-    return _float(scale) * scales.astype(np.float32), -_float(minimum) * minimums.astype(np.float32)
+def _units(scale: Bytes, minimum: Bytes) -> npt.NDArray[np.float16]:
+    """Of the scales and of the minimums, which these types subtract."""
+    return np.concatenate([_half(scale), -_half(minimum)], axis=1)
 
 
 def _q4_k(blocks: Bytes) -> Decoded:
     scale, minimum, levels, packed = _fields(blocks, 2, 2, 12)
-    return Decoded(_bits(packed, 4, 32), *_two_levels(scale, minimum, levels))
+    scales, minimums = _six_bits(levels)
+    return Decoded(_bits(packed, 4, 32), scales.view(np.int8), minimums.view(np.int8), _units(scale, minimum))
 
 
 def _q5_k(blocks: Bytes) -> Decoded:
     scale, minimum, levels, high, packed = _fields(blocks, 2, 2, 12, 32)
     codes = (_bits(packed, 4, 32) | _bits(high, 1, 32) << np.uint8(4)).view(np.int8)
-    return Decoded(codes, *_two_levels(scale, minimum, levels))
+    scales, minimums = _six_bits(levels)
+    return Decoded(codes, scales.view(np.int8), minimums.view(np.int8), _units(scale, minimum))
 
 
 def _q6_k(blocks: Bytes) -> Decoded:
     low, high, levels, scale = _fields(blocks, 128, 64, 16)
     codes = (_bits(low, 4, 64) | _bits(high, 2, 32) << np.uint8(4)).view(np.int8) - np.int8(32)
-    return Decoded(codes, _float(scale) * levels.view(np.int8).astype(np.float32))
+    return Decoded(codes, levels.view(np.int8), units=_half(scale))
 
 
 DECODERS = {

@@ -29,29 +29,37 @@ def as_floats(stored: Stored) -> torch.Tensor:
 
 def _by_fields(parts: Mapping[str, QuantizedTensor], convert: Convert) -> QuantizedTensor | None:
     """The quantized result, or None where the conversion does more than move whole rows."""
+    if len({part.units is None for part in parts.values()}) > 1:
+        parts = {key: part.one_level() for key, part in parts.items()}
     first = next(iter(parts.values()))
     try:
         codes = convert({key: part.codes for key, part in parts.items()})
         scales = convert({key: part.scales.float() for key, part in parts.items()})
-        minimums = None
-        if first.minimums is not None:
-            minimums = convert({key: _minimums(part) for key, part in parts.items()})
+        minimums, units = (
+            None
+            if getattr(first, field) is None
+            else convert({key: _floats(getattr(part, field)) for key, part in parts.items()})
+            for field in ("minimums", "units")
+        )
     except (RuntimeError, ValueError, IndexError, TypeError):
         return None  # it needs the shape of floats
     groups = (*codes.shape[:-1], codes.shape[-1] // first.group_size)
     kept = torch.equal(_census(codes), sum(_census(part.codes) for part in parts.values()))  # type: ignore[arg-type]
     if tuple(scales.shape) != groups or codes.dtype != first.codes.dtype or not kept:
         return None
-    if all(part.scales.dtype == torch.float16 for part in parts.values()):
+    if units is not None:
+        scales, units = scales.to(torch.int8), units.half()
+        minimums = None if minimums is None else minimums.to(torch.int8)
+    elif all(part.scales.dtype == torch.float16 for part in parts.values()):
         scales, *rest = exact_halves(scales, *(() if minimums is None else (minimums,)))
         minimums = rest[0] if rest else None
-    return QuantizedTensor(codes.contiguous(), scales, minimums, first.group_size, first.bits)
+    return QuantizedTensor(codes.contiguous(), scales, minimums, first.group_size, first.bits, units)
 
 
-def _minimums(part: QuantizedTensor) -> torch.Tensor:
-    if part.minimums is None:
+def _floats(part: torch.Tensor | None) -> torch.Tensor:
+    if part is None:
         raise ValueError("a group without a minimum")
-    return part.minimums.float()
+    return part.float()
 
 
 def _census(codes: torch.Tensor) -> torch.Tensor:

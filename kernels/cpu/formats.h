@@ -5,8 +5,8 @@
 //   X                   what the kernel reads: Input, or float32 where the machine has no bf16 product
 //   STEP_K, STEP_BYTES  one load: so many k's of 16 rows in so many bytes; K is padded to a multiple of STEP_K
 //   Raw load(p), weight<j>(raw)   the j-th of WEIGHTS products of that load, each over X_PER_WEIGHT k's
-//   GROUP               k's that share a scale; 0 = no groups
-//   offset(k)           where k, a multiple of the group, starts in a panel
+//   GROUP, Groups       k's that share a scale, 0 = no groups; where those are in a panel
+//   offset(k)           where k, a multiple of SPAN, starts in a panel
 //   CHAINS              how many sums the products of an output take turns in
 //   Unpacked            the format that many rows of x unpack to, once per block of them; itself = read in place
 #pragma once
@@ -16,6 +16,60 @@
 namespace pagedc {
 
 constexpr int PANEL_ROWS = 16;
+constexpr int SPAN = 256;  // k's of one unit of 8-bit scales; a multiple of every group
+
+// Groups of G k's of a panel: CODE_BYTES of codes, then scale[16], then (HasMinimum) minimum[16], f16 or float.
+template <int G, int CODE_BYTES, bool HasMinimum, class Scale>
+struct Groups {
+  static constexpr int BYTES = CODE_BYTES + (HasMinimum ? 2 : 1) * PANEL_ROWS * static_cast<int>(sizeof(Scale));
+
+  static constexpr int64_t codes(int64_t group) { return group * BYTES; }
+  static PAGEDC_INLINE Vec16 scale(const uint8_t* panel, int64_t group) { return load(scales(panel, group)); }
+  static PAGEDC_INLINE Vec16 minimum(const uint8_t* panel, int64_t group) {
+    return load(scales(panel, group) + PANEL_ROWS);
+  }
+  static PAGEDC_INLINE float value(const uint8_t* panel, int64_t group, int row, float code) {
+    const Scale* const scale = scales(panel, group) + row;
+    // A scale of at most 20 bits × 4 bits is exact: one rounding at most, fused or not.
+    return to_float(*scale) * code + (HasMinimum ? to_float(scale[PANEL_ROWS]) : 0.0f);
+  }
+
+ private:
+  static PAGEDC_INLINE const Scale* scales(const uint8_t* panel, int64_t group) {
+    return reinterpret_cast<const Scale*>(panel + codes(group) + CODE_BYTES);
+  }
+};
+
+// The same with scales and minimums of 8 bits, in units of an f16: per SPAN k's the codes of all its groups, their
+// scale[16] each, their minimum[16] each, then unit[16] of the scales and unit[16] of the minimums.
+template <int G, int CODE_BYTES, bool HasMinimum>
+struct Groups<G, CODE_BYTES, HasMinimum, int8_t> {
+  static constexpr int COUNT = SPAN / G, SCALES = COUNT * CODE_BYTES, MINIMUMS = SCALES + COUNT * PANEL_ROWS;
+  static constexpr int UNITS = HasMinimum ? MINIMUMS + COUNT * PANEL_ROWS : MINIMUMS;
+  static constexpr int SPAN_BYTES = UNITS + (HasMinimum ? 2 : 1) * PANEL_ROWS * 2;
+  static constexpr int BYTES = SPAN_BYTES / COUNT;  // a group's share
+
+  static constexpr int64_t codes(int64_t group) { return group / COUNT * SPAN_BYTES + group % COUNT * CODE_BYTES; }
+  static PAGEDC_INLINE Vec16 scale(const uint8_t* panel, int64_t group) {
+    return load(levels(panel, group, SCALES)) * load(units(panel, group));
+  }
+  static PAGEDC_INLINE Vec16 minimum(const uint8_t* panel, int64_t group) {
+    return load(levels(panel, group, MINIMUMS)) * load(units(panel, group) + PANEL_ROWS);
+  }
+  static PAGEDC_INLINE float value(const uint8_t* panel, int64_t group, int row, float code) {
+    const f16* const unit = units(panel, group) + row;
+    const float scale = to_float(*unit) * levels(panel, group, SCALES)[row];
+    return scale * code + (HasMinimum ? to_float(unit[PANEL_ROWS]) * levels(panel, group, MINIMUMS)[row] : 0.0f);
+  }
+
+ private:
+  static PAGEDC_INLINE const int8_t* levels(const uint8_t* panel, int64_t group, int part) {
+    return reinterpret_cast<const int8_t*>(panel + group / COUNT * SPAN_BYTES + part) + group % COUNT * PANEL_ROWS;
+  }
+  static PAGEDC_INLINE const f16* units(const uint8_t* panel, int64_t group) {
+    return reinterpret_cast<const f16*>(panel + group / COUNT * SPAN_BYTES + UNITS);
+  }
+};
 
 // [K][16] float32.
 struct F32 {
@@ -115,22 +169,19 @@ struct UnpackedRows : Widened {
   static constexpr int CHAINS = 2;
 };
 
-// Integer codes unpacked: per group [GROUP] k's as Widened, then scale[16] and minimum[16] in float32.
+// Integer codes unpacked, in groups of [GROUP] k's as Widened with scales and minimums in float32.
 template <int G, bool HasMinimum>
 struct UnpackedGroups : Widened {
   using Unpacked = UnpackedGroups;
-  using Scale = float;
+  using Groups = pagedc::Groups<G, G / Widened::STEP_K * Widened::STEP_BYTES, HasMinimum, float>;
   static constexpr int GROUP = G, CHAINS = 2;
   static constexpr bool HAS_MINIMUM = HasMinimum;
-  static constexpr int CODE_BYTES = G / Widened::STEP_K * Widened::STEP_BYTES;
-  static constexpr int GROUP_BYTES = CODE_BYTES + (HasMinimum ? 128 : 64);
-  static constexpr int64_t offset(int64_t k) { return k / G * GROUP_BYTES; }
+  static constexpr int64_t offset(int64_t k) { return Groups::codes(k / G); }
 };
 
-// Per group: [G / 8] loads of 64 bytes, then scale[16], then (HasMinimum) minimum[16], both f16 or float.
-// weight = scale · (code − 8), or scale · code + minimum.
+// Groups of [G / 8] loads of 64 bytes. weight = scale · (code − 8), or scale · code + minimum.
 // A load holds 8 k's as 32 words of 16 bits: word 2 · row + k % 2, nibble j = k 2j + k % 2.
-template <int G, bool HasMinimum, class ScaleType = f16>
+template <int G, bool HasMinimum, class Scale = f16>
 struct Int4 {
   static_assert(G == 16 || G == 32 || G == 64 || G == 128, "groups hold 16, 32, 64 or 128 weights");
   using Input = bf16;
@@ -139,12 +190,10 @@ struct Int4 {
 #else
   using Unpacked = UnpackedGroups<G, HasMinimum>;
 #endif
-  using Scale = ScaleType;
+  using Groups = pagedc::Groups<G, G * PANEL_ROWS / 2, HasMinimum, Scale>;
   static constexpr int GROUP = G, CHAINS = 2;
   static constexpr bool HAS_MINIMUM = HasMinimum, HAS_ROW_SCALE = false;
   static constexpr int STEP_K = 8, STEP_BYTES = 64;
-  static constexpr int CODE_BYTES = G * PANEL_ROWS / 2;
-  static constexpr int GROUP_BYTES = CODE_BYTES + (HasMinimum ? 2 : 1) * PANEL_ROWS * static_cast<int>(sizeof(Scale));
   static constexpr int ZERO = HasMinimum ? 0 : 8;
 
 #if defined(PAGEDC_AVX512_BF16)
@@ -189,16 +238,12 @@ struct Int4 {
     return raw;
   }
 
-  static constexpr int64_t offset(int64_t k) { return k / G * GROUP_BYTES; }
+  static constexpr int64_t offset(int64_t k) { return Groups::codes(k / G); }
   static constexpr int64_t panel_bytes(int64_t K) { return offset(K); }
   static PAGEDC_INLINE float value(const uint8_t* panel, int64_t, int row, int64_t k) {
-    const uint8_t* group = panel + offset(k);
-    const Scale* scales = reinterpret_cast<const Scale*>(group + CODE_BYTES);
     uint16_t word;
-    memcpy(&word, group + k % G / 8 * 64 + (row * 2 + k % 2) * 2, 2);
-    const float code = static_cast<float>(((word >> (k % 8 / 2 * 4)) & 15) - ZERO);
-    // A scale of at most 20 bits × 4 bits is exact: one rounding at most, fused or not.
-    return to_float(scales[row]) * code + (HasMinimum ? to_float(scales[PANEL_ROWS + row]) : 0.0f);
+    memcpy(&word, panel + Groups::codes(k / G) + k % G / 8 * 64 + (row * 2 + k % 2) * 2, 2);
+    return Groups::value(panel, k / G, row, static_cast<float>(((word >> (k % 8 / 2 * 4)) & 15) - ZERO));
   }
 };
 
@@ -239,25 +284,21 @@ struct Int8Codes {
 
 #endif
 
-// G > 0: per group [G][16] signed codes, then scale[16], then (HasMinimum) minimum[16], both f16 or float.
-template <int G, bool HasMinimum = false, class ScaleType = f16>
+// G > 0: groups of [G][16] signed codes.
+template <int G, bool HasMinimum = false, class Scale = f16>
 struct Int8 : Int8Codes {
   static_assert(G == 16 || G == 32 || G == 64 || G == 128, "groups hold 16 … 128 weights, or a whole row (0)");
   using Input = bf16;
   using Unpacked = UnpackedGroups<G, HasMinimum>;
-  using Scale = ScaleType;
+  using Groups = pagedc::Groups<G, G * PANEL_ROWS, HasMinimum, Scale>;
   static constexpr int GROUP = G, CHAINS = 2;
   static constexpr bool HAS_MINIMUM = HasMinimum, HAS_ROW_SCALE = false;
-  static constexpr int CODE_BYTES = G * PANEL_ROWS;
-  static constexpr int GROUP_BYTES = CODE_BYTES + (HasMinimum ? 2 : 1) * PANEL_ROWS * static_cast<int>(sizeof(Scale));
 
-  static constexpr int64_t offset(int64_t k) { return k / G * GROUP_BYTES; }
+  static constexpr int64_t offset(int64_t k) { return Groups::codes(k / G); }
   static constexpr int64_t panel_bytes(int64_t K) { return offset(K); }
   static PAGEDC_INLINE float value(const uint8_t* panel, int64_t, int row, int64_t k) {
-    const uint8_t* group = panel + offset(k);
-    const Scale* scales = reinterpret_cast<const Scale*>(group + CODE_BYTES);
-    const float code = static_cast<int8_t>(group[k % G * PANEL_ROWS + row]);
-    return to_float(scales[row]) * code + (HasMinimum ? to_float(scales[PANEL_ROWS + row]) : 0.0f);
+    const int8_t code = static_cast<int8_t>(panel[Groups::codes(k / G) + k % G * PANEL_ROWS + row]);
+    return Groups::value(panel, k / G, row, code);
   }
 };
 

@@ -158,9 +158,9 @@ __attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const ui
                                      float* totals) {
   using X = typename W::X;
   constexpr bool IN_PLACE = std::is_same<Format, W>::value;
-  constexpr int64_t BYTES_OF_128 = Format::offset(128);  // a multiple of every group
-  constexpr int64_t RUN_K = (RUN_BYTES > PANELS * BYTES_OF_128 ? RUN_BYTES / (PANELS * BYTES_OF_128) : 1) * 128;
-  static_assert(IN_PLACE || PANELS * RUN_K / 128 * BYTES_OF_128 <= static_cast<int64_t>(sizeof(scratch.run)), "a run");
+  constexpr int64_t SPAN_BYTES = Format::offset(SPAN);
+  constexpr int64_t RUN_K = (RUN_BYTES > PANELS * SPAN_BYTES ? RUN_BYTES / (PANELS * SPAN_BYTES) : 1) * SPAN;
+  static_assert(IN_PLACE || PANELS * RUN_K / SPAN * SPAN_BYTES <= static_cast<int64_t>(sizeof(scratch.run)), "a run");
 
   const int num_tiles = static_cast<int>(ceil_div(count, TOKENS));
   for (int64_t k = 0; k < K; k += RUN_K) {
@@ -171,7 +171,7 @@ __attribute__((noinline)) void tiles(LinearScratch& scratch, int count, const ui
       panels[p] = packed[p] + W::offset(k);
       ahead[p] = panels[p] + AHEAD;
       if constexpr (!IN_PLACE) {
-        uint8_t* run = scratch.run + p * (RUN_K / 128 * BYTES_OF_128);
+        uint8_t* run = scratch.run + p * (RUN_K / SPAN * SPAN_BYTES);
         unpack<W>(panels[p], length, run);
         panels[p] = run;
       }

@@ -65,12 +65,13 @@ template <class Format, int TOKENS, int PANELS, class Look>
 PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t group,
                              const typename Format::X* const (&x)[TOKENS], const float* const* group_sums,
                              const Look& ahead) {
+  using Groups = typename Format::Groups;
   constexpr int LOADS = Format::WEIGHTS % 2 ? 2 : 1;  // until both chains have had as many weights
-  const int64_t start = group * Format::GROUP_BYTES, k = group * Format::GROUP;
+  const int64_t start = Groups::codes(group), k = group * Format::GROUP;
 #pragma GCC unroll 8
   for (int p = 0; p < PANELS; ++p)
 #pragma GCC unroll 32
-    for (int line = 0; line < Format::GROUP_BYTES; line += 64) prefetch<TOKENS>(ahead, p, start + line);
+    for (int line = 0; line < Groups::BYTES; line += 64) prefetch<TOKENS>(ahead, p, group * Groups::BYTES + line);
   Vec16 sums[2][TOKENS][PANELS];
 #pragma GCC unroll 8
   for (int t = 0; t < TOKENS; ++t)
@@ -85,19 +86,18 @@ PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* con
     });
 #pragma GCC unroll 8
   for (int p = 0; p < PANELS; ++p) {
-    const auto* scales = reinterpret_cast<const typename Format::Scale*>(panels[p] + start + Format::CODE_BYTES);
-    const Vec16 scale = load(scales);
+    const Vec16 scale = Groups::scale(panels[p], group);
 #pragma GCC unroll 8
     for (int t = 0; t < TOKENS; ++t) totals[t][p] = fma(scale, sums[0][t][p] + sums[1][t][p], totals[t][p]);
     if constexpr (Format::HAS_MINIMUM) {
-      const Vec16 minimum = load(scales + PANEL_ROWS);
+      const Vec16 minimum = Groups::minimum(panels[p], group);
 #pragma GCC unroll 8
       for (int t = 0; t < TOKENS; ++t) totals[t][p] = fma(minimum, broadcast(group_sums[t][group]), totals[t][p]);
     }
   }
 }
 
-// out[TOKENS][PANELS][TOTALS][16] = (resume ? out : 0) + x · weights over K k's, a multiple of STEP_K (of GROUP); an
+// out[TOKENS][PANELS][TOTALS][16] = (resume ? out : 0) + x · weights over K k's, a multiple of STEP_K (of GROUP, of SPAN); an
 // output is the sum of its TOTALS. group_sums[t][g]: what HAS_MINIMUM multiplies, Σ x over the group.
 template <class Format>
 constexpr int TOTALS = Format::GROUP ? 1 : Format::CHAINS;
@@ -170,11 +170,15 @@ __attribute__((noinline)) void unpack(const uint8_t* panel, int64_t K, uint8_t* 
   if constexpr (Format::GROUP == 0) {
     codes(panel, K);
   } else {
-    for (int64_t k = 0; k < K; k += Format::GROUP, panel += Format::GROUP_BYTES) {
-      codes(panel, Format::GROUP);
-      const auto* scales = reinterpret_cast<const typename Format::Scale*>(panel + Format::CODE_BYTES);
-      for (int i = 0; i < (Format::HAS_MINIMUM ? 2 : 1); ++i, out += 64)
-        pagedc::store(reinterpret_cast<float*>(out), load(scales + i * PANEL_ROWS));
+    using Groups = typename Format::Groups;
+    for (int64_t group = 0; group < K / Format::GROUP; ++group) {
+      codes(panel + Groups::codes(group), Format::GROUP);
+      pagedc::store(reinterpret_cast<float*>(out), Groups::scale(panel, group));
+      out += 64;
+      if constexpr (Format::HAS_MINIMUM) {
+        pagedc::store(reinterpret_cast<float*>(out), Groups::minimum(panel, group));
+        out += 64;
+      }
     }
   }
 }

@@ -46,6 +46,8 @@ CASES = (
     Case("int8_g128_min_f32", 5, 256),
     Case("int4_g16_min_f32", 37, 304),
     Case("int4_g16", 16, 48),
+    Case("int4_g32_min_i8", 37, 768),
+    Case("int8_g16_i8", 32, 512),
     Case("int4_g32_min", 96, 64),
     Case("int8_g0", 64, 33),
 )

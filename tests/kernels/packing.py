@@ -17,7 +17,7 @@ FORMATS = (
         for bits in (8, 4)
         for group_size in layout.GROUP_SIZES
         for minimum in ("", "_min")
-        for scale in ("", "_f32")
+        for scale in ("", "_f32", "_i8")
     ),
 )
 
@@ -49,8 +49,15 @@ def random_unpacked(format_name: str, rows: int, columns: int, rng: np.random.Ge
             None if of is None else of.astype(np.float32) * rng.integers(1, 64, groups).astype(np.float32)
             for of in (scales, minimums)
         )
+    units: layout.Units | None = None
+    if weight_format.scale_bits == 8:
+        fields = 1 if minimums is None else 2
+        units = (rng.standard_normal((rows, columns // layout.SPAN * fields)) / 1000).astype(np.float16)
+        scales, minimums = (
+            None if of is None else rng.integers(-128, 128, groups, np.int8) for of in (scales, minimums)
+        )
     low, high, dtype = (-128, 128, np.int8) if weight_format.bits == 8 else (0, 16, np.uint8)
-    return layout.Unpacked(rng.integers(low, high, (rows, columns), dtype), scales, minimums)
+    return layout.Unpacked(rng.integers(low, high, (rows, columns), dtype), scales, minimums, units)
 
 
 def pack(format_name: str, unpacked: layout.Unpacked) -> npt.NDArray[np.uint8]:
@@ -64,8 +71,8 @@ def pack(format_name: str, unpacked: layout.Unpacked) -> npt.NDArray[np.uint8]:
     if unpacked.scales.ndim == 1:
         return layout.pack_int8_rows(values.astype(np.int8), unpacked.scales.astype(np.float32))
     if values.dtype == np.int8:
-        return layout.pack_int8(values.astype(np.int8), unpacked.scales, unpacked.minimums)
-    return layout.pack_int4(values.astype(np.uint8), unpacked.scales, unpacked.minimums)
+        return layout.pack_int8(values.astype(np.int8), unpacked.scales, unpacked.minimums, unpacked.units)
+    return layout.pack_int4(values.astype(np.uint8), unpacked.scales, unpacked.minimums, unpacked.units)
 
 
 def random_matrix(format_name: str, rows: int, columns: int, seed: int = 0) -> Matrix:

@@ -10,8 +10,7 @@ from pagedc.kernels.cpu import layout
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(FORMATS), st.integers(1, 50), st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_unpacking_gives_back_what_was_packed(name: str, rows: int, groups: int, seed: int) -> None:
-    group_size = layout.parse_format(name).group_size
-    columns = groups * group_size if group_size else 7 * groups
+    columns = groups * (layout.parse_format(name).span or 7)
     unpacked = random_unpacked(name, rows, columns, np.random.default_rng(seed))
     packed = pack(name, unpacked)
     assert packed.shape == (layout.packed_bytes(name, rows, columns),)
@@ -19,6 +18,7 @@ def test_unpacking_gives_back_what_was_packed(name: str, rows: int, groups: int,
     np.testing.assert_array_equal(again.values, unpacked.values)
     np.testing.assert_equal(again.scales, unpacked.scales)
     np.testing.assert_equal(again.minimums, unpacked.minimums)
+    np.testing.assert_equal(again.units, unpacked.units)
 
 
 def test_a_panel_of_int4_is_laid_out_as_the_kernel_reads_it() -> None:
@@ -86,6 +86,7 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
         ("int8_g0", "Int8<0>"),
         ("int4_g64_min", "Int4<64, true>"),
         ("int8_g16_f32", "Int8<16, false, float>"),
+        ("int4_g32_min_i8", "Int4<32, true, int8_t>"),
     ],
 )
 def test_a_format_names_its_cpp_type(name: str, cpp_type: str) -> None:

@@ -30,8 +30,12 @@ class CpuLayout:
             codes, scales = tensor.codes.numpy(), tensor.scales.numpy()
             if name == "int8_g0":
                 return layout.pack_int8_rows(codes, scales.reshape(-1))
-            minimums = None if tensor.minimums is None else tensor.minimums.numpy()
-            return (layout.pack_int8 if tensor.bits == 8 else layout.pack_int4)(codes, scales, minimums)
+            minimums, units = (
+                None if part is None else part.numpy() for part in (tensor.minimums, tensor.units)
+            )
+            return (layout.pack_int8 if tensor.bits == 8 else layout.pack_int4)(
+                codes, scales, minimums, units
+            )
         if name == "f32":
             return layout.pack_float32(tensor.float().contiguous().numpy())
         return layout.pack_bfloat16(

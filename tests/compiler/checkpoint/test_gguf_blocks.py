@@ -55,7 +55,8 @@ def test_two_levels_of_scales_lose_nothing(write_gguf: WriteGguf, kind: Type, sh
     tensor = read_tensor(GGUFFile(write_gguf({}, {"a": blocks}, {"a": kind})), "a")
     assert isinstance(tensor, QuantizedTensor)
     assert tensor.shape == shape
-    assert tensor.scales.dtype == torch.float32
+    assert tensor.scales.dtype == torch.int8
+    assert tensor.one_level().scales.dtype == torch.float32
     expected = gguf.quants.dequantize(blocks, kind)
     assert np.array_equal(tensor.dequantize().numpy(), expected)
 
