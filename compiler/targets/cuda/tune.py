@@ -38,6 +38,7 @@ ARENA_BYTES = 512 << 20  # at least, to measure the copy bandwidth in
 CACHE_BYTES = 128 << 20  # of the second level, at most
 MAX_COPIES = 16
 MAX_RESTARTS = 4  # after kernels that fail
+START_SECONDS = 60  # for a process that times, beside 4 times its budget: after that a kernel hangs
 
 Family = list[list[Trial]]  # by point
 
@@ -180,7 +181,7 @@ class _Clock:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=60 + 4 * self._seconds,
+                timeout=START_SECONDS + 4 * self._seconds,
             )
         except subprocess.TimeoutExpired as error:  # a kernel that hangs
             text = error.stdout or b""
