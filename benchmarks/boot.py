@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks import record
+from benchmarks.bytecode import write_bytecode
 from examples.serving import Server
 
 IMPORT = "import torch, transformers"
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("package", type=Path, nargs="?", default=Path("build/smollm2-135m.pagedc"))
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
+    write_bytecode()
     boots, imports = [], []
     for _ in range(options.runs):
         boots.append(boot_to_first_token(options.package))

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import record
 from benchmarks.bandwidth import read_bandwidth
+from benchmarks.bytecode import write_bytecode
 from benchmarks.peer_programs import RunError, Sizes, Tools, is_here, measure
 
 FIGURES = {
@@ -100,6 +101,7 @@ def main() -> None:
     """Measure, write the results and the README's table."""
     options = _options()
     tools = _tools(options)
+    write_bytecode()
     sizes = Sizes(
         options.threads,
         options.prefill,

@@ -28,6 +28,7 @@ from pagedc.compiler.report_page import report_page
 from pagedc.compiler.seal import PackageWriter
 from pagedc.compiler.targets import open_target
 from pagedc.compiler.targets.base import Facts, Target
+from pagedc.compiler.tokenizer_form import fast_form
 from pagedc.compiler.trace import trace
 from pagedc.compiler.tuning import TUNING_NAME, dump_tuning
 from pagedc.compiler.weights import WeightPacker
@@ -97,7 +98,7 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
             if drawing is not None:
                 writer.write_bytes("graph.onnx", drawing)
             for name, data in checkpoint.tokenizer_files.items():
-                writer.write_bytes(f"tokenizer/{name}", data)
+                writer.write_bytes(f"tokenizer/{name}", fast_form(data) if name == "tokenizer.json" else data)
             tuning = target.tuning()
             writer.write_bytes(TUNING_NAME, dump_tuning(tuning))
             writer.write_text("report.html", report_page(manifest, tuning, checkpoint.source))

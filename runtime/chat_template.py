@@ -15,7 +15,7 @@ import msgspec
 
 from pagedc.runtime.errors import PackageError, RequestError
 from pagedc.runtime.frames import FrameError
-from pagedc.runtime.messages import Render, Rendered
+from pagedc.runtime.rendering import Render, Rendered
 from pagedc.runtime.worker import Worker
 
 _MODULE = "pagedc.runtime.template_process"
@@ -106,7 +106,7 @@ class ChatTemplate:
 
     def _ask(self, request: Render) -> str:
         try:
-            data = msgspec.msgpack.encode(request)
+            data = msgspec.json.encode(request)
         except (OverflowError, TypeError, UnicodeEncodeError, RecursionError) as error:
             raise _refusal(f"the messages cannot be given to it: {error}") from None
         with self._lock:
@@ -114,7 +114,7 @@ class ChatTemplate:
                 self._worker = Worker(_MODULE, self._time_limit)
             try:
                 answer = self._worker.ask(data)
-                rendered = msgspec.msgpack.decode(answer, type=Rendered)
+                rendered = msgspec.json.decode(answer, type=Rendered)
             except TimeoutError:
                 self._drop()
                 raise _refusal(f"it takes longer than {self._time_limit:g} s") from None

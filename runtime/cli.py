@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pagedc.runtime.errors import PagedcError, UsageError
 
 if TYPE_CHECKING:
-    from pagedc.runtime.shares import Share
+    from pagedc.runtime.share import Share
 
 _UNITS = {
     "": 1,
@@ -324,7 +324,7 @@ def _bytes(text: str) -> int:
 
 def _share(amount: Callable[[str], int]) -> "Callable[[str], Share]":
     def parse(text: str) -> "Share":
-        from pagedc.runtime.shares import Share
+        from pagedc.runtime.share import Share
 
         total, *weights = text.split(":")
         return Share(amount(total), tuple(map(_number(0.001, 1e6), weights)))

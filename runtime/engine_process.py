@@ -105,6 +105,8 @@ def _open(start: Start, open_engine: Callable[[Start], Engine], channel: "_Chann
 
 def _run(engine: Engine, channel: "_Channel", messages: "list[ToEngine | RequestError]") -> int:
     is_leaving = False
+    if not messages and channel.is_quiet(0):
+        engine.warm_up()  # while the server still reads its tokenizer
     while True:
         is_idle = not (messages or engine.has_work or is_leaving)
         if is_idle:

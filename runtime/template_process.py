@@ -1,6 +1,7 @@
 """The process that renders chat templates: `python -m pagedc.runtime.template_process FD SECONDS`.
 
-It has limits on memory and time and writes no files. Nothing is imported here but Jinja2 and msgspec.
+It has limits on memory and time and writes no files. Nothing is imported here but Jinja2: a chat that waits
+for a server's start waits for these imports.
 """
 
 import json
@@ -11,10 +12,9 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
-import msgspec
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pagedc.runtime.messages import Render, Rendered
+from pagedc.runtime.rendering import Render, Rendered
 from pagedc.runtime.worker_process import answer_all
 
 MEMORY_BYTES = 512 << 20  # of address space, some 40 MiB of it Python and Jinja2
@@ -24,9 +24,8 @@ def main() -> int:
     """Answer until the parent hangs up; returns the exit code."""
     environment = make_environment()
     compiled: dict[str, jinja2.Template] = {}
-    decoder = msgspec.msgpack.Decoder(Render)
     return answer_all(
-        lambda content: msgspec.msgpack.encode(render(environment, compiled, decoder.decode(content))),
+        lambda content: json.dumps(render(environment, compiled, Render(*json.loads(content)))).encode(),
         MEMORY_BYTES,
     )
 

@@ -199,7 +199,7 @@ def test_output_is_limited(make: Any) -> None:
 
 def test_what_cannot_be_sent_is_refused(make: Any) -> None:
     template = make(CHATML)
-    for bad in ("\ud800", 2**70, object()):
+    for bad in ("\ud800", object()):
         with pytest.raises(RequestError, match="cannot be given to it"):
             template.render([{"role": "user", "content": bad}])
     nested: list[Any] = []

@@ -11,7 +11,7 @@ from tests.runtime.packages import make_package
 
 from pagedc.runtime.cli import main, make_parser
 from pagedc.runtime.serve import engine_options
-from pagedc.runtime.shares import Share
+from pagedc.runtime.share import Share
 
 
 def parse(*words: str) -> Any:
