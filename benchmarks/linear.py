@@ -23,7 +23,7 @@ from pagedc.kernels.cpu.layout import packed_bytes, parse_format
 
 SOURCE = Path(__file__).with_suffix(".cpp").resolve()
 HEADERS = Path(__file__).parents[1] / "kernels" / "cpu"
-FORMATS = ("f32", "bf16", "int8_g32", "int8_g0", "int4_g32", "int4_g32_min", "int4_g64")
+FORMATS = ("f32", "bf16", "int8_g32", "int8_g0", "int4_g32", "int4_g32_min", "int4_g64", "int4_g32_min_i8")
 # SmolLM2-135M: QKV, attention output, gate and up, down, logits.
 SHAPES = ("960x576", "576x576", "3072x576", "576x1536", "49152x576")
 ARENA_BYTES = 192 << 20
@@ -72,7 +72,9 @@ def main() -> None:
     bench = ctypes.c_void_p(library.bench_create(options.threads, *rounded))
 
     cases = [
-        (name, *shape, tokens) for name in options.formats for shape in shapes for tokens in options.tokens
+        (name, *shape, tokens)
+        for name, *shape in linears(options.formats, shapes)
+        for tokens in options.tokens
     ]
     seconds: dict[tuple[str, int, int, int], list[float]] = {case: [] for case in cases}
     reads: dict[tuple[str, int, int, int], list[float]] = {case: [] for case in cases}
@@ -110,14 +112,23 @@ def parse_shape(shape: str) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
+def linears(formats: list[str], shapes: list[tuple[int, int]]) -> list[tuple[str, int, int]]:
+    """Every format with every shape whose rows are whole groups of it."""
+    return [
+        (name, *shape)
+        for name in formats
+        for shape in shapes
+        if shape[1] % (parse_format(name).span or 1) == 0
+    ]
+
+
 def build(formats: list[str], shapes: list[tuple[int, int]], march: str) -> ctypes.CDLL:
     """Compile and load a library with a timed linear for each format and shape."""
     source = f'#include "{SOURCE}"\n' + "".join(
         CASE_SOURCE.format(
             symbol=symbol(name, rows, columns), type=parse_format(name).cpp_type, rows=rows, columns=columns
         )
-        for name in formats
-        for rows, columns in shapes
+        for name, rows, columns in linears(formats, shapes)
     )
     with tempfile.TemporaryDirectory() as directory:
         cpp, output = Path(directory) / "linear.cpp", Path(directory) / "linear.so"
@@ -126,7 +137,7 @@ def build(formats: list[str], shapes: list[tuple[int, int]], march: str) -> ctyp
         subprocess.run(command, check=True)
         library = ctypes.CDLL(str(output))
     library.bench_create.restype = ctypes.c_void_p
-    for name in ("bench_read", "bench_peak", *(symbol(f, *shape) for f in formats for shape in shapes)):
+    for name in ("bench_read", "bench_peak", *(symbol(*linear) for linear in linears(formats, shapes))):
         getattr(library, name).restype = ctypes.c_double
     return library
 

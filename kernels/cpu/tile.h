@@ -60,18 +60,30 @@ PAGEDC_INLINE void step(Vec16 (&sums)[CHAINS][TOKENS][PANELS], const uint8_t* co
   });
 }
 
-// totals += scale · (the group's products) + minimum · (the group's x)
-template <class Format, int TOKENS, int PANELS, class Look>
-PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t group,
-                             const typename Format::X* const (&x)[TOKENS], const float* const* group_sums,
-                             const Look& ahead) {
+// The units of a span of each panel.
+template <class Format, int PANELS, class = std::make_integer_sequence<int, PANELS>>
+struct UnitsOf;
+template <class Format, int PANELS, int... P>
+struct UnitsOf<Format, PANELS, std::integer_sequence<int, P...>> {
+  typename Format::Groups::Units of[PANELS];
+  PAGEDC_INLINE UnitsOf(const uint8_t* const (&panels)[PANELS], int64_t span)
+      : of{typename Format::Groups::Units(panels[P] + span * Format::Groups::SPAN_BYTES)...} {}
+};
+
+// totals += scale · (the products of group i of a span) + minimum · (the group's x)
+template <class Format, int TOKENS, int PANELS, class Units, class Look>
+PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t span, int i,
+                             const Units& units, const typename Format::X* const (&x)[TOKENS],
+                             const float* const* group_sums, const Look& ahead) {
   using Groups = typename Format::Groups;
+  constexpr int BYTES = Groups::SPAN_BYTES / Groups::COUNT;  // a group's share
   constexpr int LOADS = Format::WEIGHTS % 2 ? 2 : 1;  // until both chains have had as many weights
-  const int64_t start = Groups::codes(group), k = group * Format::GROUP;
+  const int64_t offset = span * Groups::SPAN_BYTES, group = span * Groups::COUNT + i, k = group * Format::GROUP;
+  const int64_t start = offset + Groups::codes(i);
 #pragma GCC unroll 8
   for (int p = 0; p < PANELS; ++p)
 #pragma GCC unroll 32
-    for (int line = 0; line < Groups::BYTES; line += 64) prefetch<TOKENS>(ahead, p, group * Groups::BYTES + line);
+    for (int line = 0; line < BYTES; line += 64) prefetch<TOKENS>(ahead, p, offset + i * BYTES + line);
   Vec16 sums[2][TOKENS][PANELS];
 #pragma GCC unroll 8
   for (int t = 0; t < TOKENS; ++t)
@@ -79,18 +91,18 @@ PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* con
     for (int p = 0; p < PANELS; ++p) sums[0][t][p] = sums[1][t][p] = zero_vec16();
   // Not unrolled further: an instruction that reads on by a line each time is what the prefetcher follows.
 #pragma GCC unroll 1
-  for (int i = 0; i < Format::GROUP / Format::STEP_K; i += LOADS)
+  for (int n = 0; n < Format::GROUP / Format::STEP_K; n += LOADS)
     unroll<LOADS>([&](auto j) __attribute__((always_inline)) {
-      step<Format, decltype(j)::value>(sums, panels, start + (i + j) * Format::STEP_BYTES, x,
-                                       k + (i + j) * Format::STEP_K);
+      step<Format, decltype(j)::value>(sums, panels, start + (n + j) * Format::STEP_BYTES, x,
+                                       k + (n + j) * Format::STEP_K);
     });
 #pragma GCC unroll 8
   for (int p = 0; p < PANELS; ++p) {
-    const Vec16 scale = Groups::scale(panels[p], group);
+    const Vec16 scale = Groups::scale(panels[p] + offset, i, units.of[p]);
 #pragma GCC unroll 8
     for (int t = 0; t < TOKENS; ++t) totals[t][p] = fma(scale, sums[0][t][p] + sums[1][t][p], totals[t][p]);
     if constexpr (Format::HAS_MINIMUM) {
-      const Vec16 minimum = Groups::minimum(panels[p], group);
+      const Vec16 minimum = Groups::minimum(panels[p] + offset, i, units.of[p]);
 #pragma GCC unroll 8
       for (int t = 0; t < TOKENS; ++t) totals[t][p] = fma(minimum, broadcast(group_sums[t][group]), totals[t][p]);
     }
@@ -124,8 +136,13 @@ __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typen
     total = resume ? load(from) : zero_vec16();
   });
   if constexpr (Format::GROUP) {
-    for (int64_t group = 0; group < K / Format::GROUP; ++group)
-      add_group<Format>(totals[0], panels, group, x, group_sums, ahead);
+    using Groups = typename Format::Groups;
+    for (int64_t span = 0; span < K / Format::GROUP / Groups::COUNT; ++span) {
+      const UnitsOf<Format, PANELS> units(panels, span);
+#pragma GCC unroll 1
+      for (int i = 0; i < Groups::COUNT; ++i)
+        add_group<Format>(totals[0], panels, span, i, units, x, group_sums, ahead);
+    }
   } else {
     constexpr int LOADS = Format::CHAINS;
     const int64_t num_steps = K / Format::STEP_K;
@@ -173,10 +190,13 @@ __attribute__((noinline)) void unpack(const uint8_t* panel, int64_t K, uint8_t* 
     using Groups = typename Format::Groups;
     for (int64_t group = 0; group < K / Format::GROUP; ++group) {
       codes(panel + Groups::codes(group), Format::GROUP);
-      pagedc::store(reinterpret_cast<float*>(out), Groups::scale(panel, group));
+      const uint8_t* const span = panel + group / Groups::COUNT * Groups::SPAN_BYTES;
+      const int i = static_cast<int>(group % Groups::COUNT);
+      const typename Groups::Units units(span);
+      pagedc::store(reinterpret_cast<float*>(out), Groups::scale(span, i, units));
       out += 64;
       if constexpr (Format::HAS_MINIMUM) {
-        pagedc::store(reinterpret_cast<float*>(out), Groups::minimum(panel, group));
+        pagedc::store(reinterpret_cast<float*>(out), Groups::minimum(span, i, units));
         out += 64;
       }
     }
