@@ -100,13 +100,16 @@ class Kernels:
         return self._register_attention(call)
 
     def _register_attention(self, call: Call) -> str:
-        launches = AttentionLaunches(call, self.facts, self.configs, self.pdl)
+        def launches() -> AttentionLaunches:
+            """With the configs of the moment: a tuner changes them."""
+            return AttentionLaunches(call, self.facts, self.configs, self.pdl)
+
         number = str(sum(name.startswith("attention_decode") for name in self.kernels))
         if len(call.operands) == 3:
-            self._add(f"store_kv_{number}", "T", launches.store_kv)
-        self._add(f"attention_decode_{number}", "S", launches.decode)
-        self._add(f"attention_mixed_{number}", "S", launches.mixed)
-        self._add(f"attention_prefill_{number}", "T", launches.prefill)
+            self._add(f"store_kv_{number}", "T", lambda a, n: launches().store_kv(a, n))
+        self._add(f"attention_decode_{number}", "S", lambda a, n: launches().decode(a, n))
+        self._add(f"attention_mixed_{number}", "S", lambda a, n: launches().mixed(a, n))
+        self._add(f"attention_prefill_{number}", "T", lambda a, n: launches().prefill(a, n))
         return number
 
     def _register_conv(self, call: Call) -> str:
