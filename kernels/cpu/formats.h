@@ -51,7 +51,7 @@ struct Groups<G, CODE_BYTES, HasMinimum, int8_t> {
   static constexpr int UNITS = HasMinimum ? MINIMUMS + COUNT * PANEL_ROWS : MINIMUMS;
   static constexpr int SPAN_BYTES = UNITS + (HasMinimum ? 2 : 1) * PANEL_ROWS * 2;
 
-  // In registers while a span is read: 7 % of a row's time, of four bits.
+  // In registers while a span is read.
   struct Units {
     Vec16 scale, minimum;
     PAGEDC_INLINE explicit Units(const uint8_t* span)

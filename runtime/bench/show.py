@@ -83,7 +83,11 @@ def _serve(console: Console, figures: dict[str, Any]) -> None:
 
 
 def _startup(console: Console, figures: dict[str, Any]) -> None:
-    table = _table("process start to …", "page cache", "ready s", "first token s", "peak memory MB")
+    title = (
+        f"process start to …, at least {figures['python_seconds']:.3f} s for Python and "
+        f"{figures['weights_seconds']:.3f} s for the weights at {figures['read_bandwidth'] / 1e9:.1f} GB/s"
+    )
+    table = _table(title, "page cache", "ready s", "first token s", "peak memory MB")
     for kind in ("cold", "warm"):
         row = figures[kind]
         table.add_row(

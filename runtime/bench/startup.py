@@ -6,6 +6,7 @@ import http.client
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 
 from pagedc.runtime.bench.figures import spread
 from pagedc.runtime.bench.load import Load, offer
-from pagedc.runtime.bench.machine import drop_page_cache, peak_memory
+from pagedc.runtime.bench.machine import drop_page_cache, peak_memory, read_bandwidth
 from pagedc.runtime.bench.recording import address_of
 from pagedc.runtime.bench.workload import LAST_ID, Lengths, drawn, request_body
 from pagedc.runtime.errors import EngineError
@@ -31,16 +32,24 @@ TIMEOUT = 300.0
 def measure_startup(path: Path, runs: int, num_threads: int | None) -> dict[str, Any]:
     """Cold and warm starts in turn: with the package's files out of the page cache, and in it.
 
-    Python's own files and its libraries stay cached either way.
+    Python's own files and its libraries stay cached either way. Beside them what no server of this kind goes
+    below: a Python that does nothing, and the weights read once.
     """
-    model = Package.open(path).manifest.model
+    manifest = Package.open(path).manifest
+    model, weights_bytes = manifest.model, manifest.memory.weights_bytes
     found: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
     for _ in range(runs):
         for kind, starts in found.items():
             if kind == "cold":
                 drop_page_cache(path)
             starts.append(_start(path, model, num_threads))
-    figures: dict[str, Any] = {"package": str(path)}
+    bandwidth = read_bandwidth(num_threads or len(os.sched_getaffinity(0)))
+    figures: dict[str, Any] = {
+        "package": str(path),
+        "python_seconds": statistics.median(_python_start() for _ in range(runs)),
+        "weights_seconds": weights_bytes / bandwidth,
+        "read_bandwidth": bandwidth,
+    }
     for kind, starts in found.items():
         figures[kind] = {name: spread([start[name] for start in starts]) for name in starts[0]}
     return figures
@@ -62,6 +71,12 @@ def _start(path: Path, model: Model, num_threads: int | None) -> dict[str, float
             raise EngineError(f"the server's first answer failed: {answer.error}")
         first_token = answer.token_times[0] - begin
         return {"ready": ready, "first_token": first_token, "peak_memory": peak_memory(process.pid)}
+
+
+def _python_start() -> float:
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-P", "-c", ""], check=True, stdin=subprocess.DEVNULL)
+    return time.perf_counter() - begin
 
 
 @contextlib.contextmanager
