@@ -4,7 +4,6 @@ They are transformers' own attention and experts interfaces, under the name "pag
 custom op in the trace. Importing this module registers them.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -173,45 +172,6 @@ def experts_forward(
     out = linear(hidden, "down_proj")
     weighted: torch.Tensor = out * top_k_weights.to(out.dtype).unsqueeze(-1)
     return weighted.sum(1).to(hidden_states.dtype)
-
-
-def looped_experts(
-    self: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
-) -> torch.Tensor:
-    """The interface's experts as a class computes them itself: a loop over those that some token chose.
-
-    Experts past the last matrix of `down_proj` give what they are given.
-    """
-    first, second, gate_of = _matrices(self)
-    count, passes = second.shape[0], hasattr(self, "identity_expert")
-    if any(matrix.shape[0] > count for matrix in first) and not passes:
-        raise UnsupportedError(f"{type(self).__name__}: {first[0].shape[0]} and {count} matrices of experts")
-    x = hidden_states.flatten(0, -2)
-    index = top_k_index.clamp(max=count - 1) if passes else top_k_index
-    hidden = gate_of(*(torch.ops.pagedc.grouped_linear(x, index, matrix) for matrix in first))
-    out = torch.ops.pagedc.grouped_linear(hidden, index, second)
-    if passes:
-        out = torch.where((top_k_index < count).unsqueeze(2), out, x.unsqueeze(1))
-    weighted: torch.Tensor = out * top_k_weights.to(out.dtype).unsqueeze(2)
-    return weighted.sum(1).to(hidden_states.dtype).view(hidden_states.shape)
-
-
-def _matrices(experts: Any) -> tuple[list[torch.Tensor], torch.Tensor, Callable[..., torch.Tensor]]:
-    """The first matrices [E, N, K] of experts, the second one, and what comes between; by their names."""
-    gated: Any = getattr(experts, "gate_up_proj", None)
-    mlp: Any = getattr(experts, "mlp", None)
-    if gated is not None and gated.ndim == experts.down_proj.ndim == 3:
-
-        def halves(hidden: torch.Tensor) -> torch.Tensor:
-            gate, up = hidden.chunk(2, dim=-1)
-            return experts.act_fn(gate) * up  # type: ignore[no-any-return]
-
-        return [gated], experts.down_proj, getattr(experts, "_apply_gate", halves)
-    if all(hasattr(mlp, name) for name in ("w1", "v1", "w2")):  # of all experts below each other
-        shape = (-1, experts.ffn_hidden_size, experts.hidden_size)
-        first = [matrix.view(shape) for matrix in (mlp.w1, mlp.v1)]
-        return first, mlp.w2.view(shape).transpose(1, 2), lambda gate, up: mlp.activation_fn(gate) * up
-    raise UnsupportedError(f"{type(experts).__name__}: a loop over experts")
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attention_forward)

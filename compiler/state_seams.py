@@ -17,7 +17,8 @@ import torch
 from torch.nn import functional
 
 from pagedc.compiler.errors import UnsupportedError
-from pagedc.compiler.seams import looped_experts, select_within_budget
+from pagedc.compiler.expert_seams import SORTED, experts_after, experts_before, looped_experts, sorted_experts
+from pagedc.compiler.seams import select_within_budget
 
 Tensor = torch.Tensor
 
@@ -208,6 +209,25 @@ def gated_sum(
     return out.squeeze(2), None
 
 
+def attention_by_blocks(
+    self: Any,
+    hidden_states: Tensor,  # [1, T, K]
+    position_embeddings: Any,
+    attention_mask: Tensor | None = None,
+    past_key_values: Any = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Linear attention with a decay a head, computed in blocks of tokens: S = e^-slope_rate S + k vᵀ."""
+    if attention_mask is not None or past_key_values is not None:
+        raise UnsupportedError(f"{type(self).__name__}: a mask or a state that the model itself provides")
+    shape = (*hidden_states.shape[:2], self.num_attention_heads, 3 * self.head_dim)
+    q, k, v = self.act_fn(self.qkv_proj(hidden_states)).view(shape).chunk(3, dim=3)
+    decay = torch.exp(-self.slope_rate).unsqueeze(0).unsqueeze(0)  # [1, 1, H, 1, 1]
+    out = torch.ops.pagedc.linear_recurrence(q, k, v, decay, None, None)
+    out = self.norm(out.flatten(2))
+    return self.out_proj(torch.sigmoid(self.output_gate(hidden_states)) * out), None
+
+
 # By the name that a kernel library has for a function of a file, or that a module's class has for a method,
 # with the attributes that the method reads.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -220,7 +240,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 METHODS: tuple[tuple[str, Callable[..., Any], tuple[str, ...]], ...] = (
     ("_rnn_scan", gated_sum, ()),
     ("forward", matrix_memory, ()),
+    ("forward", attention_by_blocks, ("slope_rate", "qkv_proj", "output_gate", "out_proj", "norm")),
     ("forward", looped_experts, ()),
+    ("forward", sorted_experts, (*SORTED, "activation")),
+    ("map", experts_before, SORTED),
+    ("reduce", experts_after, SORTED),
     ("forward", select_within_budget, ("token_budget",)),
 )
 

@@ -84,6 +84,14 @@ STATE_CONFIGS: dict[str, dict[str, Any]] = {
         "vocab_size": VOCAB_SIZE,
         "context_length": 256,
     },
+    # linear attention by blocks of tokens, and experts
+    "minimax": {
+        **_COMMON,
+        "head_dim": 16,
+        "block_size": 16,
+        "num_local_experts": 4,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    },
     # matrix memories, relative to a running maximum
     "xlstm": {
         "hidden_size": 64,

@@ -14,10 +14,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {**SMALL, "intermediate_size": 96},
         "bert: pagedc.attention at bert.encoder.layer.0.attention.self: ",
     ),
-    # Lightning attention: a loop over blocks of tokens, which has no interface and no shape that is known.
-    "minimax": (
-        {**SMALL, "intermediate_size": 96, "num_local_experts": 2},
-        "minimax: ",
+    # Relative positions of pairs of tokens, as a table that is longer than the tokens.
+    "xlnet": (
+        {"d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 96, "vocab_size": 211},
+        "xlnet: ",
     ),
     "t5": ({"d_model": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 211}, "t5: its module"),
 }
