@@ -1,7 +1,8 @@
 """Matrices written as each method of quantised checkpoints documents it, in plain loops and numpy.
 
 Each writer takes the stem of a module ("model.layers.0.mlp.up_proj.") and random bits, and gives the tensors
-of the file and the weights [N, K] that the method's own formula makes of them.
+of the file and the weights [N, K] that the method's own formula makes of them. `pack_…` does so for given
+codes, zeros and scales.
 """
 
 import json
@@ -34,7 +35,11 @@ def words_along_last(codes: np.ndarray, bits: int) -> np.ndarray:
 def awq(stem: str, rows: int, columns: int, rng: np.random.Generator, group: int = 64) -> Written:
     codes = rng.integers(0, 16, (columns, rows))
     zeros = rng.integers(0, 16, (columns // group, rows))
-    scales = random_scales(rng, columns // group, rows)
+    return pack_awq(stem, codes, zeros, random_scales(rng, columns // group, rows))
+
+
+def pack_awq(stem: str, codes: np.ndarray, zeros: np.ndarray, scales: np.ndarray) -> Written:
+    """Codes [K, N], zeros and float16 scales [groups, N]."""
 
     def words(numbers: np.ndarray) -> torch.Tensor:
         packed = np.zeros((len(numbers), numbers.shape[1] // 8), np.uint32)
@@ -43,6 +48,7 @@ def awq(stem: str, rows: int, columns: int, rng: np.random.Generator, group: int
                 packed[:, column] |= (numbers[:, column * 8 + offset] << (4 * place)).astype(np.uint32)
         return torch.from_numpy(packed.view(np.int32))
 
+    group = len(codes) // len(scales)
     wide = np.repeat(scales.astype(np.float32), group, 0)
     weights = (codes - np.repeat(zeros, group, 0)).astype(np.float32) * wide
     tensors = {"qweight": words(codes), "qzeros": words(zeros), "scales": torch.from_numpy(scales)}
@@ -68,10 +74,23 @@ def gptq(
     groups = np.arange(columns) // group
     if ordered:
         groups = rng.permutation(groups)
+    return pack_gptq(stem, codes, zeros, scales, groups, bits, form)
+
+
+def pack_gptq(
+    stem: str,
+    codes: np.ndarray,
+    zeros: np.ndarray,
+    scales: np.ndarray,
+    groups: np.ndarray,
+    bits: int = 4,
+    form: str = "gptq",
+) -> Written:
+    """Codes [K, N], zeros and float16 scales [groups, N], and the group of each of the K."""
     weights = scales.astype(np.float32)[groups] * (codes - zeros[groups]).astype(np.float32)
     tensors = {
         "qweight": torch.from_numpy(words_along_last(codes.T, bits).T.copy()),
-        "qzeros": torch.from_numpy(words_along_last(zeros - below, bits)),
+        "qzeros": torch.from_numpy(words_along_last(zeros - int(form == "gptq"), bits)),
         "scales": torch.from_numpy(scales),
         "g_idx": torch.from_numpy(groups.astype(np.int32)),
     }
@@ -91,24 +110,35 @@ def pack_quantized(
     num_groups = columns // group if group else 1
     codes = rng.integers(-middle, middle, (rows, columns))
     scales = torch.from_numpy(rng.uniform(0.002, 0.01, (rows, num_groups))).bfloat16()
-    zeros = (
-        np.zeros((rows, num_groups), np.int64) if symmetric else rng.integers(-middle, middle, scales.shape)
-    )
-    wide = np.repeat(scales.float().numpy(), columns // num_groups, 1)
-    weights = (codes - np.repeat(zeros, columns // num_groups, 1)).astype(np.float32) * wide
+    zeros = None if symmetric else rng.integers(-middle, middle, scales.shape)
+    return pack_words(stem, codes, zeros, scales, bits)
+
+
+def pack_words(
+    stem: str, codes: np.ndarray, zeros: np.ndarray | None, scales: torch.Tensor, bits: int
+) -> Written:
+    """Signed codes [N, K], zeros and scales [N, groups]."""
+    middle, group = 1 << (bits - 1), codes.shape[1] // scales.shape[1]
     tensors = {
         "weight_packed": torch.from_numpy(words_along_last(codes + middle, bits)),
         "weight_scale": scales,
-        "weight_shape": torch.tensor([rows, columns]),
+        "weight_shape": torch.tensor(codes.shape),
     }
-    if not symmetric:
+    if zeros is not None:
         tensors["weight_zero_point"] = torch.from_numpy(words_along_last((zeros + middle).T, bits).T.copy())
+        codes = codes - np.repeat(zeros, group, 1)
+    weights = codes.astype(np.float32) * np.repeat(scales.float().numpy(), group, 1)
     return {stem + name: tensor for name, tensor in tensors.items()}, weights
 
 
 def int_quantized(stem: str, rows: int, columns: int, rng: np.random.Generator) -> Written:
     codes = torch.from_numpy(rng.integers(-128, 128, (rows, columns), np.int8))
     scales = torch.from_numpy(rng.uniform(1e-4, 1e-3, (rows, 1)).astype(np.float32))
+    return pack_rows(stem, codes, scales)
+
+
+def pack_rows(stem: str, codes: torch.Tensor, scales: torch.Tensor) -> Written:
+    """int8 codes [N, K] and float32 scales [N, 1]."""
     return {stem + "weight": codes, stem + "weight_scale": scales}, (codes.float() * scales).numpy()
 
 
@@ -121,22 +151,29 @@ def float_quantized(
     name: str = "weight_scale",
 ) -> Written:
     values = torch.from_numpy(rng.normal(size=(rows, columns)).astype(np.float32)).to(torch.float8_e4m3fn)
-    if block is None:
-        scales = torch.from_numpy(rng.uniform(0.01, 0.1, (rows, 1)).astype(np.float32))
-        wide = scales.expand(rows, columns)
-    else:
-        counts = [-(-size // step) for size, step in zip((rows, columns), block, strict=True)]
-        scales = torch.from_numpy(rng.uniform(0.01, 0.1, counts).astype(np.float32))
-        wide = torch.empty(rows, columns)
-        for row in range(rows):
-            for column in range(columns):
-                wide[row, column] = scales[row // block[0], column // block[1]]
-    return {stem + "weight": values, stem + name: scales}, (values.float() * wide).numpy()
+    block = block or (1, columns)
+    counts = [-(-size // step) for size, step in zip((rows, columns), block, strict=True)]
+    scales = torch.from_numpy(rng.uniform(0.01, 0.1, counts).astype(np.float32))
+    return pack_float8(stem, values, scales, block, name)
+
+
+def pack_float8(
+    stem: str, values: torch.Tensor, scales: torch.Tensor, block: tuple[int, int], name: str
+) -> Written:
+    """float8 values [N, K], a float32 scale for each block; the last of a row or column may be cut short."""
+    rows, columns = values.shape
+    wide = np.repeat(np.repeat(scales.numpy(), block[0], 0), block[1], 1)[:rows, :columns]
+    return {stem + "weight": values, stem + name: scales}, values.float().numpy() * wide
 
 
 def bnb_int8(stem: str, rows: int, columns: int, rng: np.random.Generator) -> Written:
     codes = torch.from_numpy(rng.integers(-127, 128, (rows, columns), np.int8))
     scb = torch.from_numpy(rng.uniform(0.05, 0.2, rows).astype(np.float32))
+    return pack_bnb_int8(stem, codes, scb)
+
+
+def pack_bnb_int8(stem: str, codes: torch.Tensor, scb: torch.Tensor) -> Written:
+    """int8 codes [N, K] and the largest absolute value of each row, float32 [N]."""
     tensors = {"weight": codes, "SCB": scb, "weight_format": torch.tensor(0, dtype=torch.uint8)}
     weights = codes.double().numpy() * scb.double().numpy()[:, None] / 127
     return {stem + name: tensor for name, tensor in tensors.items()}, weights.astype(np.float32)
