@@ -23,7 +23,7 @@ from pagedc.compiler.options import (
 )
 from pagedc.compiler.progress import SilentProgress, progress_for
 from pagedc.compiler.report import load_manifest, print_report, report_as_dict
-from pagedc.compiler.seal import check_replaceable
+from pagedc.compiler.seal import check_output
 from pagedc.compiler.tuning import Mode
 
 
@@ -150,8 +150,9 @@ def _compile(arguments: argparse.Namespace) -> int:
         tune=arguments.tune,
         tuning=arguments.tuning,
     )
-    model_path(arguments.model)  # a typo is refused before the seconds of an import
-    check_replaceable(options.output)
+    # What is wrong is refused before the seconds of an import.
+    model_path(arguments.model, random_weights=arguments.random_weights)
+    check_output(options.output)
     progress = SilentProgress() if arguments.json else progress_for()
     with progress.phase("import"):
         from pagedc.compiler.compile import compile_model  # torch and transformers: seconds
@@ -241,7 +242,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) < least:
             raise OptionError(f"{name} is {getattr(arguments, name)}, below {least}")
     load_manifest(arguments.package)  # what is wrong is refused before the seconds of an import
-    model_path(arguments.against)
+    model_path(arguments.against, random_weights=arguments.random_weights)
     progress = SilentProgress() if arguments.json else progress_for()
     with progress.phase("import"):
         from pagedc.compiler.verify import print_verification, verification_as_dict, verify

@@ -30,8 +30,10 @@ class PackageWriter:
     """A package being written: a context manager that leaves the whole new package or the old one."""
 
     def __init__(self, output: Path) -> None:
-        """Raises OptionError where `output` exists and is no package; it is looked at again at the end."""
-        self.output = check_replaceable(output)
+        """Raises OptionError where `output` exists and is no package (it is looked at again at the end), and
+        OutputError where nothing can be written.
+        """
+        self.output = check_output(output)
         self._finished = False
 
     def __enter__(self) -> "PackageWriter":
@@ -126,6 +128,21 @@ def check_replaceable(path: Path) -> Path:
             raise OptionError(
                 f"{output}: exists and is not a package of pagedc; choose another output or remove it"
             )
+    except OSError as error:
+        raise _output_error(output, error) from error
+    return output
+
+
+def check_output(path: Path) -> Path:
+    """`check_replaceable`, and OutputError where no package can be written: tried, for permissions, read-only
+    mounts and file systems of the kernel's own each say it otherwise. Nothing stays behind.
+    """
+    output = check_replaceable(path)
+    above = next(folder for folder in output.parents if folder.exists())
+    probe = above / f"{_prefix(output)}{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        probe.mkdir()
+        probe.rmdir()
     except OSError as error:
         raise _output_error(output, error) from error
     return output

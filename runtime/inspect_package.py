@@ -7,16 +7,19 @@ from typing import Any
 
 import msgspec
 
+from pagedc.runtime.machine import lacks
 from pagedc.runtime.package import Package
 
 
 def inspect_package(path: Path, *, as_json: bool) -> int:
-    """Print a package's facts; raises PackageError if it cannot be opened."""
-    package = Package.open(path)
+    """Print a package's facts, of whatever machine it is for; raises PackageError if it cannot be opened."""
+    package = Package.open(path, to_run=False)
+    missing = lacks(package.manifest)
     if as_json:
         facts = {
             "path": str(package.path),
             **describe(package),
+            "lacks": missing,
             "manifest": msgspec.to_builtins(package.manifest),
         }
         print(json.dumps(facts, indent=2))
@@ -40,6 +43,10 @@ def inspect_package(path: Path, *, as_json: bool) -> int:
             table.add_row(name, value)
         console.print(table)
         console.print()
+    if missing is not None:
+        console.print(
+            f"this machine cannot serve it: {missing}", markup=False, highlight=False, soft_wrap=True
+        )
     return 0
 
 

@@ -7,7 +7,6 @@ passed.
 
 import hashlib
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pagedc.runtime.errors import PackageError
+from pagedc.runtime.machine import lacks_cpu
 from pagedc.runtime.manifest import (
     ABI_VERSION,
     BROKEN_JSON,
@@ -46,17 +46,18 @@ class Package:
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = False) -> "Package":
+    def open(cls, path: str | Path, *, verify: bool = False, to_run: bool = True) -> "Package":
         """Check a package and return it; raises PackageError.
 
         Sizes of all files and hashes of all but the weights are compared with the manifest; of the weights
-        too with `verify`.
+        too with `verify`. Without `to_run` it may be for another machine.
         """
         package = Path(path).resolve()
         if not package.is_dir():
             raise PackageError(f"{path}: no such directory; a package is what `pagedc compile` writes")
         manifest = read_manifest(package)
-        _check_machine(package, manifest)
+        if to_run:
+            _check_machine(package, manifest)
         _check_files(package, manifest, verify=verify)
         return cls(package, manifest)
 
@@ -118,30 +119,10 @@ def _check_version(package: Path, name: str, found: int, known: int) -> None:
 
 
 def _check_machine(package: Path, manifest: Manifest) -> None:
-    target = manifest.target
-    if target.kind != "cpu":
-        return  # the executor of that kind knows its devices
-    machine = platform.machine()
-    if target.arch != machine:
-        raise PackageError(
-            f"{package}: compiled for {target.arch}, but this machine is {machine}; compile it here"
-        )
-    missing = sorted(set(target.cpu_features) - cpu_features())
-    if missing:
-        raise PackageError(
-            f"{package}: compiled for {target.level}, but this CPU lacks {', '.join(missing)}; "
-            "compile it here, or with a lower --cpu"
-        )
-
-
-def cpu_features() -> frozenset[str]:
-    """The flags of /proc/cpuinfo that every core has."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    flags = [set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))]
-    return frozenset(set.intersection(*flags)) if flags else frozenset()
+    """Of a package for GPUs the executor knows its device."""
+    missing = lacks_cpu(manifest.target) if manifest.target.kind == "cpu" else None
+    if missing is not None:
+        raise PackageError(f"{package}: {missing}")
 
 
 def _check_files(package: Path, manifest: Manifest, *, verify: bool) -> None:

@@ -74,10 +74,13 @@ def test_an_output_that_is_no_package_is_refused_before_torch_is_imported(tmp_pa
         "import sys; from pagedc.cli import main; "
         "code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
     )
-    words = [sys.executable, "-c", code, "compile", "smollm2-135m", "-o", str(tmp_path / "letters")]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-c", code, "compile", "smollm2-135m", "-o"]
+    done = subprocess.run([*words, tmp_path / "letters"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert_one_line(done.stderr, "letters: exists and is not a package")
+    done = subprocess.run([*words, "/proc/x"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert_one_line(done.stderr, "/proc/x: cannot be written")
 
 
 def test_without_triton_a_gpu_is_refused_in_one_line() -> None:

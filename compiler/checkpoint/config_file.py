@@ -10,10 +10,10 @@ from pagedc.compiler.checkpoint.module import LAYER_COUNTS, check_num_layers
 from pagedc.compiler.checkpoint.quantized import quantization_config
 from pagedc.compiler.checkpoint.shards import first_line, read_json
 from pagedc.compiler.errors import CheckpointError, CompileError, UnsupportedError
+from pagedc.compiler.model_name import require_config
 from pagedc.compiler.trace import quiet
 
 logger = logging.getLogger(__name__)
-CONFIG = "config.json"
 
 
 def read_config(path: Path, *, weights: bool = True) -> PretrainedConfig:
@@ -22,9 +22,7 @@ def read_config(path: Path, *, weights: bool = True) -> PretrainedConfig:
     With `weights`, a config whose weights are quantised by a method that is not read is refused.
     """
     if not path.is_file():
-        raise CheckpointError(
-            f"{path.parent}: no {CONFIG} in it; MODEL is a Hugging Face directory, a hub id or a .gguf file"
-        )
+        require_config(path.parent)
     values = read_json(path)
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or not model_type:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.model_name import MAGIC
 
-MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_DIMS = 4
 MAX_KEY = 65_535  # bytes, by the format

@@ -7,7 +7,7 @@ import torch
 from transformers import PretrainedConfig
 
 from pagedc.compiler.checkpoint.base import Stored
-from pagedc.compiler.checkpoint.config_file import CONFIG, read_config, read_quantization
+from pagedc.compiler.checkpoint.config_file import read_config, read_quantization
 from pagedc.compiler.checkpoint.conversion import Conversion
 from pagedc.compiler.checkpoint.module import meta_module
 from pagedc.compiler.checkpoint.purpose import read_purpose
@@ -15,6 +15,7 @@ from pagedc.compiler.checkpoint.quantized import QuantizedShards, method_of
 from pagedc.compiler.checkpoint.shards import Shards
 from pagedc.compiler.checkpoint.tokenizer_files import read_tokenizer_files
 from pagedc.compiler.errors import CheckpointError, UnsupportedError
+from pagedc.compiler.model_name import CONFIG
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 

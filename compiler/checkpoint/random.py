@@ -7,11 +7,12 @@ from typing import Literal
 
 import torch
 
-from pagedc.compiler.checkpoint.config_file import CONFIG, read_config
+from pagedc.compiler.checkpoint.config_file import read_config
 from pagedc.compiler.checkpoint.module import meta_module
 from pagedc.compiler.checkpoint.purpose import Purpose
 from pagedc.compiler.checkpoint.tokenizer_files import read_tokenizer_files
 from pagedc.compiler.errors import CheckpointError
+from pagedc.compiler.model_name import CONFIG
 
 INITIALIZER_RANGE = 0.02  # where the config has none
 # Values of a tensor before they repeat: billions would take minutes. Odd, so that no two rows are equal.

@@ -10,13 +10,19 @@ from pagedc.compiler.model_name import DEMO, model_path
 REFUSE = """
 import sys
 from pagedc.compiler.cli import main
-assert main(["compile", "no-such-model"]) == 2
+assert main(sys.argv[1:]) == 2
 assert "torch" not in sys.modules
 """
 
 
 def test_what_lies_on_the_disk_is_a_path(tmp_path: Path) -> None:
-    assert model_path(str(tmp_path)) == tmp_path
+    config, file = tmp_path / "config.json", tmp_path / "model.gguf"
+    config.write_text("{}")
+    file.write_bytes(b"GGUF and more")
+    for path in (tmp_path, file):
+        assert model_path(str(path)) == path
+    for path in (tmp_path, config):
+        assert model_path(str(path), random_weights=True) == path
 
 
 @pytest.mark.parametrize("model", [DEMO, "owner/name"])
@@ -30,6 +36,25 @@ def test_anything_else_is_refused(model: str) -> None:
         model_path(model)
 
 
-def test_a_typo_is_refused_before_torch_is_imported() -> None:
-    done = subprocess.run([sys.executable, "-c", REFUSE], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("no-such-model", [], "not found"),
+        ("empty", [], "no config.json in it; MODEL is"),
+        ("empty", ["--random-weights"], "no config.json in it; MODEL is"),
+        ("text.gguf", [], "it does not begin with GGUF"),
+        ("text.json", [], "with --random-weights a config alone"),
+        ("text.gguf", ["--random-weights"], "needs a directory with config.json"),
+        (DEMO, ["--random-weights"], "it has its weights"),
+    ],
+)
+def test_what_is_no_model_is_refused_before_torch_is_imported(
+    name: str, words: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for file in ("text.gguf", "text.json"):
+        (tmp_path / file).write_text("hello")
+    command = [sys.executable, "-c", REFUSE, "compile", name, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1

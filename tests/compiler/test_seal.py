@@ -118,10 +118,17 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(tmp_path.iterdir())
 
 
-def test_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_one_line_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be written"), PackageWriter(tmp_path / "file" / "out"):
-        pass
+    for place in (tmp_path / "file" / "out", Path("/proc/out"), Path("/proc/a/b/out")):
+        with pytest.raises(OutputError, match=f"{place}: cannot be written") as error:
+            PackageWriter(place)
+        assert "\n" not in str(error.value)
+
+
+def test_looking_at_a_place_leaves_nothing_there(tmp_path: Path) -> None:
+    PackageWriter(tmp_path / "a" / "b" / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a//b", "", ".", "a/./b", "manifest.json"])

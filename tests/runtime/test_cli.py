@@ -1,6 +1,7 @@
 """What the commands take, refuse and print."""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tests.runtime.packages import make_package
 
 from pagedc.runtime.cli import main, make_parser
+from pagedc.runtime.manifest import Target
 from pagedc.runtime.serve import engine_options
 from pagedc.runtime.share import Share
 
@@ -103,11 +105,35 @@ def test_a_key_file_without_keys(
     assert str(path) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        (Target("cpu", "riscv64", "native", [], ""), "compiled for riscv64, but this machine is"),
+        (
+            Target("cpu", platform.machine(), "x86-64-v9", ["avx9000"], ""),
+            "compiled for x86-64-v9, but this CPU lacks avx9000",
+        ),
+        (Target("cuda", "sm_1", "sm_1", [], ""), "compiled for sm_1, "),
+    ],
+)
+def test_inspect_of_a_package_for_another_machine(
+    target: Target, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = make_package(tmp_path / "tiny.pagedc", target=target)
+    assert main(["inspect", str(package)]) == 0
+    text = capsys.readouterr().out
+    assert "tiny (llama)" in text
+    assert text.splitlines()[-1].startswith(f"this machine cannot serve it: {why}")
+    assert main(["inspect", "--json", str(package)]) == 0
+    assert json.loads(capsys.readouterr().out)["lacks"].startswith(why)
+
+
 def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     package = make_package(tmp_path / "tiny.pagedc")
     assert main(["inspect", str(package)]) == 0
     text = capsys.readouterr().out
     assert "tiny (llama)" in text
+    assert "cannot serve" not in text
     assert "\x1b" not in text
     assert main(["inspect", "--json", str(package)]) == 0
     facts = json.loads(capsys.readouterr().out)

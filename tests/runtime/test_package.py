@@ -12,8 +12,9 @@ import pytest
 from tests.runtime.packages import WEIGHTS, make_package, seal
 
 from pagedc.runtime.errors import PackageError
+from pagedc.runtime.machine import cpu_features
 from pagedc.runtime.manifest import Target, Weight, manifest_path
-from pagedc.runtime.package import Package, cpu_features
+from pagedc.runtime.package import Package
 
 
 @pytest.fixture
