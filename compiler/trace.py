@@ -34,6 +34,7 @@ import pagedc.compiler.aten.parts
 import pagedc.compiler.aten.pointwise
 import pagedc.compiler.aten.ranges
 import pagedc.compiler.aten.reduce
+import pagedc.compiler.aten.shifted
 import pagedc.compiler.aten.state
 import pagedc.compiler.aten.views  # noqa: F401  they fill the table of ops
 from pagedc.compiler.aten.importer import Importer

@@ -6,7 +6,7 @@ the logits depend on is read, so dead code in a module costs nothing and refuses
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
 
 from pagedc.compiler.aten.builder import Builder, op_name, origin_of
-from pagedc.compiler.aten.table import COMPLEX, PAIRS, PARTS, TABLE, NoRuleError
-from pagedc.compiler.aten.values import Parts, Value
+from pagedc.compiler.aten.table import COMPLEX, PAIRS, PARTS, SHIFTED, TABLE, NoRuleError
+from pagedc.compiler.aten.values import Parts, Shifted, Value
 from pagedc.compiler.graph import Graph
 from pagedc.compiler.masks import MaskReader, is_symbolic
 
@@ -128,12 +128,20 @@ class Importer(Builder):
             name = op_name(node)
             if any(isinstance(argument, Parts) for argument in arguments):
                 return TABLE[PARTS](self, name, *arguments, **keywords)
+            if any(isinstance(argument, Shifted) for argument in _all(arguments)):
+                return TABLE[SHIFTED](self, name, *arguments, **keywords)
             if name != "aten.view_as_real" and any(_is_complex(argument) for argument in node.args):
                 return TABLE[COMPLEX](self, name, *arguments, **keywords)
             return TABLE[name](self, *arguments, **keywords)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             # A form of the op that its function does not know: a refusal, as an unknown op is.
             raise self.unsupported(f"arguments without a rule in the compiler ({error})") from error
+
+
+def _all(arguments: Any) -> Iterator[Any]:
+    """The arguments, and those that stand in a list."""
+    for argument in arguments:
+        yield from argument if isinstance(argument, list) else [argument]
 
 
 def _is_pair(node: Any) -> bool:

@@ -45,11 +45,11 @@ def matmul(importer: Importer, a: Value, b: Value) -> Value:
         shape = (*b.shape[:-2], weight.shape[0], TOKENS)
         return Value(importer.add("linear", (b.node, weight.node), without_tokens(shape)), shape)
     if a.token_axis == len(a.shape) - 2 and b.token_axis is None and a.shape[:-2] == b.shape[:-2] != ():
-        return _by_block(importer, a, b)
+        return by_block(importer, a, b)
     return _product(importer, a, b)
 
 
-def _by_block(importer: Importer, a: Value, b: Value) -> Value:
+def by_block(importer: Importer, a: Value, b: Value) -> Value:
     """x [H, T, K] times weights [H, K, N]: a linear each of the H parts of a token's value."""
     if len(a.shape) > 3:
         raise importer.unsupported(f"a product of {list(a.shape)} with constants {list(b.shape)}")
@@ -58,7 +58,7 @@ def _by_block(importer: Importer, a: Value, b: Value) -> Value:
         weight = importer.reshape(slice_along(importer, b, 0, block, block + 1), b.shape[1:])
         x = slice_along(importer, a, 0, block, block + 1)
         parts.append(anchor_linear(importer, x, permute(importer, weight, (1, 0))))
-    return join(importer, parts, 0, importer.out_shape())
+    return join(importer, parts, 0, (b.shape[0], TOKENS, b.shape[2]))
 
 
 def _product(importer: Importer, a: Value, b: Value) -> Value:

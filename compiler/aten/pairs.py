@@ -5,6 +5,7 @@ followed symbolically, and what happens to the scores in between is read off the
 (`compiler/masks.py`); the three together become one attention anchor.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -97,7 +98,10 @@ def attention_node(
 ) -> Node:
     """The anchor; q [.., H, D], k and v [.., Hkv, D] per token, the heads of a group side by side."""
     heads = q.size // q.shape[-1]
-    # A key and value that were only repeated for each head of a group are stored once.
+    # Keys and values that were only repeated, as a whole or for each head of a group, are stored once.
+    once = [_untiled(x, heads) for x in (k, v)]
+    if None not in once and sinks is None and not found.mask.slopes:
+        return _tiled_attention(importer, q, once, found)
     k, v = _unrepeated(k, heads), _unrepeated(v, heads)
     k_heads, v_heads = (x.size // x.shape[-1] for x in (k, v))
     if k_heads != v_heads:
@@ -128,6 +132,38 @@ def attention_node(
         slopes=bool(mask.slopes),
         layer=layer,
     )
+
+
+def _tiled_attention(importer: Importer, q: Node, once: Sequence[Any], found: Scores) -> Node:
+    """The attention with heads that share a key side by side, and its outputs in the order of before."""
+    k, v = once
+    heads, count = q.size // q.shape[-1], k.shape[-2]
+    side_by_side = _turned(importer, q, (heads // count, count))
+    return _turned(importer, attention_node(importer, side_by_side, k, v, found), (count, heads // count))
+
+
+def _turned(importer: Importer, x: Node, axes: tuple[int, int]) -> Node:
+    """x [a b, D] as [b a, D]."""
+    a, b = axes
+    wide = importer.reshape_node(x, (a, b, x.shape[-1]))
+    turned = importer.add("permute", (wide,), (b, a, x.shape[-1]), axes=(1, 0, 2))
+    return importer.reshape_node(turned, (a * b, x.shape[-1]))
+
+
+def _untiled(x: Node, heads: int) -> Node | None:
+    """[.., Hkv, D] where x is its expansion to [.., group, Hkv, D], seen as [heads, D]."""
+    wide = x.inputs[0] if x.op == "reshape" else x
+    source = wide.inputs[0] if wide.op == "expand" else x
+    if (
+        len(source.shape) >= 3
+        and source.shape[-2] > 1
+        and source.size == source.shape[-2] * source.shape[-1]
+        and source.shape[-2:] == wide.shape[-2:]
+        and x.shape[-1] == source.shape[-1]
+        and wide.size == heads * source.shape[-1] > source.size
+    ):
+        return source
+    return None
 
 
 def _unrepeated(x: Node, heads: int) -> Node:

@@ -6,15 +6,17 @@ from typing import Any
 from pagedc.compiler.aten.importer import Importer
 from pagedc.compiler.aten.index import rows_of
 from pagedc.compiler.aten.table import op
-from pagedc.compiler.aten.values import TOKENS, Value, without_tokens
+from pagedc.compiler.aten.values import TOKENS, Shifted, Value, without_tokens
 from pagedc.compiler.aten.views import expand_to
 
 
 @op("aten.slice", "aten.narrow")
 def slice_(
     importer: Importer, x: Value, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1
-) -> Value:
+) -> Value | Shifted:
     dim %= len(x.shape)
+    if dim == x.token_axis and not start and type(stop) is int and stop < 0 and step == 1:
+        return Shifted(x, removed=-stop)
     if importer.out_shape()[dim] == TOKENS and x.token_axis is None:
         return _of_tokens(importer, x, dim, start, step)
     if dim == x.token_axis:

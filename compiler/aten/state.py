@@ -8,7 +8,7 @@ from torch.fx import Node as FxNode
 
 from pagedc.compiler.aten.importer import Importer
 from pagedc.compiler.aten.table import op
-from pagedc.compiler.aten.values import TOKENS, Value
+from pagedc.compiler.aten.values import TOKENS, Shifted, Value
 from pagedc.compiler.aten.views import permute
 
 
@@ -78,18 +78,28 @@ def _keeps_first_tokens(node: FxNode | None) -> bool:
 
 
 @op("aten.pad", "aten.constant_pad_nd")
-def pad(importer: Importer, x: Value, pads: Sequence[int], *mode_and_value: Any) -> Value:
-    """The value of n tokens before, 0 at first: n zeros in front of the tokens, and the last n cut off."""
+def pad(importer: Importer, x: Value, pads: Sequence[int], *mode_and_value: Any) -> Value | Shifted:
+    """n zeros in front of the tokens; with the last n cut off, it is the value of n tokens before."""
     (before, after), *others = sorted(zip(pads[::2], pads[1::2], strict=True), reverse=True)
     axis = len(x.shape) - 1 - list(pads[::2]).index(before)
     values = [value for value in mode_and_value if value not in ("constant", None)]
-    if axis != x.token_axis or after != -before or any(map(any, others)) or any(values):
-        raise importer.unsupported("padding other than a delay by some tokens")
-    weight = torch.zeros(before + 1, x.node.size)
+    if axis != x.token_axis or after not in (0, -before) or any(map(any, others)) or any(values):
+        raise importer.unsupported("padding other than zeros in front of the tokens")
+    return delay(importer, x, before) if after else Shifted(x, added=before)
+
+
+def delay(importer: Importer, x: Value, count: int, first: Value | None = None) -> Value:
+    """What the token `count` before had; at the first ones `first`, or 0."""
+    weight = torch.zeros(count + 1, x.node.size)
     weight[0] = 1
     inputs = (importer.reshape_node(x.node, (x.node.size,)), importer.constant(weight).node)
     node = importer.add("causal_conv", inputs, (x.node.size,), layer=importer.next_state())
-    return Value(importer.reshape_node(node, x.node.shape), x.shape)
+    value = Value(importer.reshape_node(node, x.node.shape), x.shape)
+    if first is None:
+        return value
+    along = tuple(size if size == TOKENS else 1 for size in x.shape)
+    begun = importer.pointwise("ge", importer.reshape(importer.positions(), along), count, dtype="bool")
+    return importer.pointwise("where", begun, value, first, dtype=x.node.dtype, shape=x.shape)
 
 
 @op("pagedc.running_max")

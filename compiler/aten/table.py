@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 COMPLEX = "complex"  # the table's entry for every op that reads complex values and is not theirs
 PARTS = "parts"  # … that reads tokens repeated for each of several parts: compiler/aten/parts.py
+SHIFTED = "shifted"  # … a few tokens more or less than the sequence: compiler/aten/shifted.py
 PAIRS = "pairs"  # the table's entry for every op on values with two token axes
 
 OpFunction = TypeVar("OpFunction", bound=Callable[..., Any])

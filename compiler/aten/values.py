@@ -34,6 +34,18 @@ class Parts(NamedTuple):
     chosen: Node | None = None
 
 
+class Shifted(NamedTuple):
+    """A traced tensor of a few tokens more or less than the sequence, as compiler/aten/shifted.py follows it.
+
+    It is `value`'s tokens without the last `removed` ones, behind `added` ones that all hold `first`.
+    """
+
+    value: Value
+    added: int = 0
+    removed: int = 0
+    first: Value | None = None  # None is 0
+
+
 def dtype_of(dtype: torch.dtype) -> DType:
     """Our type for a torch one: the graph computes in float32, and counts in int32."""
     if dtype.is_floating_point:

@@ -28,8 +28,15 @@ def test_only_chosen_experts_are_computed(name: str, grouped: int) -> None:
     assert difference(graph, model) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["gemma3", "cohere_compass_text"])
+@pytest.mark.parametrize("name", ["gemma3", "cohere_compass_text", "zaya"])
 def test_is_traced(name: str) -> None:
-    """Ids put in place by a mask; rotations for each kind of layer."""
+    """Ids put in place by a mask; rotations for each kind of layer; convolutions of padded tokens."""
     config, model, _ = small_model(name)
     assert difference(trace(config), model) < 1e-4
+
+
+def test_keys_that_are_repeated_as_a_whole_are_stored_once() -> None:
+    graph = trace(small_model("jetmoe")[0])
+    (shapes,) = {tuple(value.shape for value in node.inputs) for node in graph.anchors("attention")}
+    (heads, _), *others = shapes
+    assert {count for count, _ in others} == {heads // 2}

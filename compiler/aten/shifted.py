@@ -1,0 +1,88 @@
+"""Tensors of a few tokens more or less than the sequence: on their way to become a convolution or a delay.
+
+Zeros put before the tokens make T + n of them; convolutions that put nothing on either side take them away
+again. The tokens without the last one are T - 1; what the first one has, joined in front, makes them T.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pagedc.compiler.aten.importer import Importer
+from pagedc.compiler.aten.linear import by_block
+from pagedc.compiler.aten.ranges import join
+from pagedc.compiler.aten.state import causal_conv, delay
+from pagedc.compiler.aten.table import SHIFTED, op
+from pagedc.compiler.aten.values import TOKENS, Shifted, Value
+from pagedc.compiler.aten.views import permute
+
+JOINS = {"aten.cat", "aten.concat", "aten.concatenate"}
+
+
+@op(SHIFTED)
+def shifted_value(importer: Importer, name: str, *arguments: Any) -> Value | Shifted:
+    """Any op of which an argument is shifted. Raises UnsupportedError."""
+    if name == "aten.conv1d":
+        return _convolved(importer, *arguments)
+    if name == "aten.convolution":
+        x, weight, bias, stride, padding, dilation, transposed, _, groups = arguments
+        if not transposed:
+            return _convolved(importer, x, weight, bias, stride, padding, dilation, groups)
+    if name in JOINS:
+        return _joined(importer, *arguments)
+    raise importer.unsupported("a few tokens more or less than the sequence")
+
+
+def _joined(importer: Importer, values: Sequence[Any], dim: int = 0) -> Value:
+    """What the first token has, and the others with what the token before had."""
+    first, x = values
+    if not isinstance(x, Shifted) or not isinstance(first, Value):
+        raise importer.unsupported("tokens joined to tokens")
+    dim %= len(first.shape)
+    if dim != x.value.token_axis or x.added or x.removed != 1 or first.shape[dim] != 1:
+        raise importer.unsupported("tokens joined to tokens")
+    return delay(importer, x.value, 1, first)
+
+
+def _convolved(
+    importer: Importer,
+    x: Shifted,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value | Shifted:
+    """x [1, C, T + added], weight [N, C / groups, K] → [1, N, T + added - (K - 1)]."""
+    channels, taps = x.value.shape[1], weight.shape[2]
+    left = x.added - (taps - 1)
+    plain = [_one(stride), _one(padding), _one(dilation)] == [1, 0, 1]
+    if x.value.shape != (1, channels, TOKENS) or x.removed or left < 0 or not plain:
+        raise importer.unsupported("a convolution that is not causal")
+    if x.first is None and groups == channels == weight.shape[0]:
+        result = causal_conv(importer, x.value, importer.reshape(weight, (channels, taps)))
+    elif x.first is None or not left:
+        result = _by_group(importer, x, weight, groups)
+    else:
+        raise importer.unsupported("three convolutions of one padding")
+    if bias is not None:
+        bias = importer.reshape(bias, (1, *bias.shape, 1))
+        result = importer.pointwise("add", result, bias)
+    return Shifted(result, left, first=bias) if left else result
+
+
+def _by_group(importer: Importer, x: Shifted, weight: Value, groups: int) -> Value:
+    """A linear a group, of its channels at the token and at those before it."""
+    rows, width, taps = weight.shape
+    tokens = [delay(importer, x.value, back, x.first) for back in range(taps - 1, 0, -1)] + [x.value]
+    parts = [importer.reshape(value, (groups, width, 1, TOKENS)) for value in tokens]
+    wide = join(importer, parts, 2, (groups, width, taps, TOKENS)).node
+    inputs = Value(importer.reshape_node(wide, (groups, width * taps)), (groups, TOKENS, width * taps))
+    weights = permute(importer, importer.reshape(weight, (groups, rows // groups, width * taps)), (0, 2, 1))
+    result = by_block(importer, inputs, weights)
+    return Value(importer.reshape_node(result.node, (1, rows)), (1, rows, TOKENS))
+
+
+def _one(argument: Any) -> Any:
+    """The number that a list of one says."""
+    return argument[0] if isinstance(argument, Sequence) else argument
