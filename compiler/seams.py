@@ -109,6 +109,18 @@ def select_within_budget(
     return attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0
 
 
+def adapters_by_language(self: Any, lang_ids: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+    """A module of each sequence's language; where that is no input, the trace keeps one of them."""
+    norm = self.adapter_layer_norm
+    if norm is None and self.adapter_reuse_layer_norm:
+        norm = self.LayerNorm
+    normed = hidden_states if norm is None else norm(hidden_states)
+    adapted = torch.zeros_like(normed)
+    for language, adapter in enumerate(self.adapter_modules.values()):
+        adapted = torch.where((lang_ids == language)[:, None, None], adapter(normed), adapted)
+    return adapted + (normed if self.ln_before_adapter else hidden_states)
+
+
 def attention_forward(
     module: torch.nn.Module,
     query: torch.Tensor,

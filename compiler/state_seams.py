@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.expert_seams import SORTED, experts_after, experts_before, looped_experts, sorted_experts
-from pagedc.compiler.seams import select_within_budget
+from pagedc.compiler.seams import adapters_by_language, select_within_budget
 
 Tensor = torch.Tensor
 
@@ -246,6 +246,7 @@ METHODS: tuple[tuple[str, Callable[..., Any], tuple[str, ...]], ...] = (
     ("map", experts_before, SORTED),
     ("reduce", experts_after, SORTED),
     ("forward", select_within_budget, ("token_budget",)),
+    ("lang_adapter", adapters_by_language, ("adapter_modules",)),
 )
 
 

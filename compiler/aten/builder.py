@@ -159,7 +159,9 @@ class Builder:
         """The per-token axis of a traced dim; refuses the token axis."""
         dim %= len(value.shape)
         if dim == value.token_axis:
-            raise self.unsupported("an op along the token axis")
+            raise self.unsupported(
+                "an op over tokens; only attention and layers with state look at other tokens"
+            )
         return dim - (TOKENS in value.shape[:dim])
 
     def unsupported(self, what: str) -> UnsupportedError:

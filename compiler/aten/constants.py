@@ -8,6 +8,8 @@ from pagedc.compiler.aten.importer import Importer
 from pagedc.compiler.aten.table import op
 from pagedc.compiler.aten.values import TOKENS, Value, dtype_of
 from pagedc.compiler.graph import Node
+from pagedc.compiler.interpret import evaluate
+from pagedc.compiler.passes.fold_constants import depends_on_parameters
 
 
 def uniform(node: Node) -> Any:
@@ -18,6 +20,8 @@ def uniform(node: Node) -> Any:
         return node.attrs["value"]
     if node.op == "constant" and (node.attrs["value"] == node.attrs["value"].flat[0]).all():
         return node.attrs["value"].flat[0].item()
+    if node.domain == "const" and node.size == 1 and not depends_on_parameters(node):
+        return evaluate(node, dict[str, Any]().__getitem__).item()
     return None
 
 

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from pagedc.compiler.aten.constants import uniform
 from pagedc.compiler.aten.importer import Importer
 from pagedc.compiler.aten.table import op
 from pagedc.compiler.aten.values import Value, dtype_of
+from pagedc.compiler.aten.views import expand_to
 from pagedc.compiler.interpret import evaluate
 from pagedc.compiler.passes.fold_constants import depends_on_parameters
 
@@ -159,6 +161,9 @@ def _logical(importer: Importer, name: str, *values: Value) -> Value:
 @op("aten.where")
 def where(importer: Importer, condition: Value, x: Any, y: Any) -> Value:
     a, b = _common_type(importer, x, y)
+    known = uniform(condition.node)
+    if known is not None:
+        return expand_to(importer, a if known else b, importer.out_shape())
     return importer.pointwise("where", condition, a, b, dtype=a.node.dtype)
 
 

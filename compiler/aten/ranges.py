@@ -105,7 +105,7 @@ def join(importer: Importer, values: Sequence[Value], dim: int, shape: tuple[int
     """Values side by side along one axis of a traced shape."""
     dim %= len(shape)
     if shape[dim] < 0:
-        raise importer.unsupported("tokens joined to tokens")
+        raise importer.unsupported("tokens joined to others; no kernel knows of more than one key of a token")
     sizes = [value.shape[dim] for value in values]
     nodes = []
     for value, size in zip(values, sizes, strict=True):

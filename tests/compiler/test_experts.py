@@ -2,7 +2,8 @@
 
 import pytest
 from tests.compiler.test_own_attention import difference
-from tests.conformance.check import small_model
+from tests.conformance.check import random_model, small_model
+from tests.conformance.shrink import small_config
 
 from pagedc.compiler.trace import trace
 
@@ -40,3 +41,12 @@ def test_keys_that_are_repeated_as_a_whole_are_stored_once() -> None:
     (shapes,) = {tuple(value.shape for value in node.inputs) for node in graph.anchors("attention")}
     (heads, _), *others = shapes
     assert {count for count, _ in others} == {heads // 2}
+
+
+def test_the_default_languages_adapters_alone_are_in_the_graph() -> None:
+    config = small_config("xmod", fill=True)
+    config.languages, config.default_language = ["en_XX", "de_DE", "fi_FI"], "de_DE"
+    model, graph = random_model(config), trace(config)
+    adapters = {node.attrs["name"] for node in graph.nodes if "adapter_modules" in node.attrs.get("name", "")}
+    assert {name.split("adapter_modules.")[1].split(".")[0] for name in adapters} == {"de_DE"}
+    assert difference(graph, model) < 1e-4
