@@ -86,7 +86,8 @@ class AsyncEngine:
     def spawn(self) -> None:
         """Start the process without waiting for it; does nothing if it runs."""
         if self._client is None:
-            self._client = EngineClient(spawn_engine(self._command), self._start_message)
+            spawned = spawn_engine(Path(self._start_message.package), self._command)
+            self._client = EngineClient(spawned, self._start_message)
 
     async def start(self) -> Ready:
         """Wait until the engine takes requests; raises PackageError, UsageError or EngineError with its

@@ -18,8 +18,6 @@ from pagedc.runtime.messages import AddRequest, EngineStats, Logprob, TokenEvent
 from pagedc.runtime.messages import RequestError as Refusal
 from pagedc.runtime.new_tokens import put_token
 from pagedc.runtime.pooler import Pooler
-from pagedc.runtime.pooling import Pooling
-from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.scheduler import Scheduler
 from pagedc.runtime.sequence import Sequence, Status
 from pagedc.runtime.structured_output import GrammarCompiler
@@ -98,20 +96,6 @@ class Engine:
         if self._grammars is not None:
             self._grammars.prepare()
         return self._steps.warm_up()
-
-    def warm_up(self) -> None:
-        """Run a token of nobody's where no request waits: else the first one would wait while the weights'
-        pages are mapped and the KV cache's are cleared, 35 ms with SmolLM2's.
-        """
-        if self._steps.warms_up_itself or self._sequences or self.config.max_model_len < 2:
-            return
-        params = SamplingParams(temperature=0, max_tokens=1)
-        pooling: Pooling = "" if self.config.generates else "last"
-        self.add_request(AddRequest("", [0], params, pooling=pooling))
-        while self.has_work:
-            self.step()
-        self._num_prompt_tokens = self._num_generation_tokens = self._num_steps = 0
-        self.scheduler.prefix_cache_queries = 0
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Forget a request, or its `index`-th sequence; unknown ids are ignored."""

@@ -1,4 +1,4 @@
-"""The process of one engine: `python -m pagedc.runtime.engine_process FD`, FD its end of a socket pair.
+"""The process of one engine: `run_module pagedc.runtime.engine_process FD`, FD its end of a socket pair.
 
 Between two steps it reads what has arrived without waiting; when nothing is left to do it sleeps until
 something arrives. It ends when the other end of the socket closes, so it never outlives its parent. It
@@ -105,8 +105,6 @@ def _open(start: Start, open_engine: Callable[[Start], Engine], channel: "_Chann
 
 def _run(engine: Engine, channel: "_Channel", messages: "list[ToEngine | RequestError]") -> int:
     is_leaving = False
-    if not messages and channel.is_quiet(0):
-        engine.warm_up()  # while the server still reads its tokenizer
     while True:
         is_idle = not (messages or engine.has_work or is_leaving)
         if is_idle:
@@ -187,7 +185,3 @@ class _Channel:
                 case ["AddRequest", str(request_id), *_]:
                     return RequestError(request_id, str(error))
             raise EngineError(f"a message that is none of ours came: {error}") from None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

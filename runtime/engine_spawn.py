@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from pagedc.runtime.errors import EngineError
+from pagedc.runtime.read_ahead import read_ahead
 
 # -P: a numpy.py in the working directory is not what is meant.
-ENGINE_COMMAND = (sys.executable, "-P", "-m", "pagedc.runtime.engine_process")
+ENGINE_COMMAND = (sys.executable, "-P", "-m", "pagedc.runtime.run_module", "pagedc.runtime.engine_process")
 # An engine multiplies nothing with numpy. That numpy's library starts no threads takes 40 ms off its import.
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
@@ -30,8 +32,10 @@ class SpawnedEngine(NamedTuple):
         self.process.wait()
 
 
-def spawn_engine(command: Sequence[str] = ENGINE_COMMAND) -> SpawnedEngine:
-    """The number of its socket is appended to the command. Raises EngineError if it cannot be started."""
+def spawn_engine(package: Path, command: Sequence[str] = ENGINE_COMMAND) -> SpawnedEngine:
+    """One for a package, whose weights the kernel reads meanwhile. The number of its socket is appended to
+    the command. Raises EngineError if it cannot be started.
+    """
     started = time.monotonic()
     ours, theirs = socket.socketpair()
     with theirs:
@@ -45,4 +49,5 @@ def spawn_engine(command: Sequence[str] = ENGINE_COMMAND) -> SpawnedEngine:
         except OSError as error:
             ours.close()
             raise EngineError(f"{command[0]} cannot be started: {error.strerror}") from None
+    read_ahead(package)
     return SpawnedEngine(process, ours, started)

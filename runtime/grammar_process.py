@@ -1,10 +1,8 @@
-"""The process that tries grammars: `python -m pagedc.runtime.grammar_process FD SECONDS`.
+"""The process that tries grammars: `run_module pagedc.runtime.grammar_process FD SECONDS`.
 
 A grammar of a request is compiled here before an engine sees it: some make llguidance work for seconds or
 take gigabytes. It has limits on memory and time and writes no files.
 """
-
-import sys
 
 import llguidance
 import msgspec
@@ -39,7 +37,3 @@ def check(request: CheckGrammar) -> CheckedGrammar:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:300]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -53,11 +53,6 @@ class StepQueue:
             and not any(map(_needs_its_token, self._steps[0].prepared.sampled))
         )
 
-    @property
-    def warms_up_itself(self) -> bool:
-        """Whether the executor prepares its own first step."""
-        return self._can_queue
-
     def warm_up(self) -> bool:
         """Use a moment without work; False if there is nothing to use it for."""
         return isinstance(self._device, QueueingExecutor) and self._device.warm_up()

@@ -1,11 +1,10 @@
-"""The process that renders chat templates: `python -m pagedc.runtime.template_process FD SECONDS`.
+"""The process that renders chat templates: `run_module pagedc.runtime.template_process FD SECONDS`.
 
 It has limits on memory and time and writes no files. Nothing is imported here but Jinja2: a chat that waits
 for a server's start waits for these imports.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -129,7 +128,3 @@ def _raise_exception(message: str) -> None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:500]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

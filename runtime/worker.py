@@ -14,13 +14,17 @@ import time
 from pagedc.runtime.errors import EngineError
 from pagedc.runtime.frames import FrameReader, frame
 
+# -P: a numpy.py in the working directory is not what is meant.
+_RUN = (sys.executable, "-P", "-m", "pagedc.runtime.run_module")
 PATIENCE = 60.0  # seconds, by the clock, for it to import what it needs or to answer, on the busiest machine
 # What Python itself needs to start; what comes from outside has no business with the rest, such as keys.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 
 
 class Worker:
-    """One process, `python -m MODULE FD SECONDS`; started at once, without waiting for it."""
+    """One process, which runs a module's `main` with FD and SECONDS; started at once, without waiting for
+    it.
+    """
 
     def __init__(self, module: str, time_limit: float) -> None:
         """`time_limit`: seconds of processor time for one answer. Raises EngineError if it cannot be
@@ -30,7 +34,7 @@ class Worker:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(time_limit)],
+                    [*_RUN, module, str(theirs.fileno()), str(time_limit)],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,  # what it has to say comes through the socket

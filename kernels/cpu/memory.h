@@ -1,4 +1,5 @@
-// Zeroed memory of the operating system: pages come when they are first touched, so a large KV cache costs nothing at boot.
+// Zeroed memory of the operating system: pages come when they are first touched, so a large KV cache costs nothing at boot
+// but its first page, which the first step would else wait for.
 #pragma once
 
 #include <stddef.h>
@@ -24,6 +25,7 @@ class Memory {
     madvise(data, size_, MADV_HUGEPAGE);
 #endif
     data_ = static_cast<char*>(data);
+    *static_cast<volatile char*>(data_) = 0;
     return true;
   }
 

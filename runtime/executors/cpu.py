@@ -71,9 +71,10 @@ class OptionsStruct(ctypes.Structure):
 
 
 def open_cpu_executor(package: Package, config: EngineConfig) -> "CpuExecutor":
-    """Map the weights and load the program; raises PackageError or ExecutorError."""
+    """Read the weights and load the program; raises PackageError or ExecutorError."""
     weights = package.map_weights()
     try:
+        weights.populate()
         return CpuExecutor(
             package.program_path,
             weights.addresses,

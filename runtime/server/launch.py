@@ -81,13 +81,14 @@ async def _serve(open_models: OpenModels, options: ListenOptions, boot: dict[str
             logger.info("Listening on %s", url)
         starting = asyncio.ensure_future(_start(state.models))
         await signals.unless(starting)
+        gc.freeze()  # what stays for good need not be visited again
+        gc.enable()
         if starting.done():
             starting.result()
             for hosted in state.models:
                 hosted.metrics.boot_seconds |= boot
             names = ", ".join(hosted.model.name for hosted in state.models)
             logger.info("%s is ready in %.2f s", names, sum(boot.values()) + perf_counter() - began)
-            gc.freeze()  # what stays for good need not be visited again
         else:
             starting.cancel()
         await signals.wait()

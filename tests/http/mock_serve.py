@@ -27,6 +27,6 @@ def mocked(
 
 
 if __name__ == "__main__":
-    engine_spawn.spawn_engine = partial(engine_spawn.spawn_engine, COMMAND)
+    engine_spawn.spawn_engine = partial(engine_spawn.spawn_engine, command=COMMAND)
     serve.AsyncEngine = mocked  # type: ignore[assignment, misc]
     sys.exit(main(["serve", *sys.argv[1:]]))

@@ -122,28 +122,6 @@ def test_a_bad_request_is_answered(parent: Parent) -> None:
     assert "temperature is -1.0" in output.errors[0].message
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_a_token_of_nobodys_is_run_unless_a_request_waits(waits: bool) -> None:
-    request = AddRequest("a", [1], SamplingParams(max_tokens=3, ignore_eos=True))
-    parent = Parent()
-    parent.send(START, *[request] * waits)
-    messages = parent.received()
-    assert isinstance(next(messages), Ready)
-    if not waits:
-        end = time.monotonic() + 60
-        while parent.executor.num_steps < 1:
-            assert time.monotonic() < end
-            time.sleep(0.001)
-        parent.send(request)
-    parent.send(Shutdown())
-    *_, last = (message for message in messages if isinstance(message, Outputs))
-    assert (last.stats.num_prompt_tokens, last.stats.num_generation_tokens) == (1, 3)
-    assert last.stats.prefix_cache_queries == 1
-    assert last.stats.num_steps == 3
-    assert parent.join() == 0
-    assert parent.executor.num_steps == 3 + (not waits)
-
-
 def test_the_template_process_imports_little() -> None:
     code = "import pagedc.runtime.template_process, sys; print(*sys.modules)"
     modules = subprocess.run(
