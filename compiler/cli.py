@@ -125,7 +125,7 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
     add("--tuning", type=Path, metavar="FILE", help="choose as a tuning.json says, and time nothing")
     add("--random-weights", action="store_true", help="draw the weights: a config alone is enough")
     add("--onnx", action="store_true", help="write the graph as graph.onnx too, in standard operators")
-    add("--dump-ir", type=Path, metavar="DIR", help="write the graph after each phase, one text file each")
+    add("--dump-ir", type=Path, metavar="DIR", help="write the graph after the trace and each pass, as text")
     add("--json", action="store_true", help="print the report as JSON and no progress")
 
 

@@ -41,12 +41,10 @@ class Importer(Builder):
         placeholders = self._placeholders()
         output = next(node for node in self.program.graph.nodes if node.op == "output")
         needed = self._needed(output)
-        unknown = [node for node in self.program.graph.nodes if node in needed and not self._known(node)]
+        unknown = [node for node in needed if not self._known(node)]
         if unknown:
             raise NoRuleError(op_name(unknown[0]), origin_of(unknown[0]))
-        for node in self.program.graph.nodes:
-            if node not in needed:
-                continue
+        for node in needed:
             self.current = node
             if node.op == "placeholder":
                 self.values[node] = placeholders[node.name]()
@@ -94,17 +92,24 @@ class Importer(Builder):
             or _is_pair(node)
         )
 
-    def _needed(self, output: FxNode) -> set[FxNode]:
-        """What the output depends on, but for what a mask is made of: that is run, not imported."""
-        seen: set[FxNode] = set()
-        stack = [output]
+    def _needed(self, output: FxNode) -> list[FxNode]:
+        """What the output depends on, but for what a mask is made of: that is run, not imported.
+
+        In an order that follows from what reads what, not the order of the trace: modules that walk a Python
+        set (of kinds of layers, to make rotary embeddings for each) are traced in another order each time.
+        """
+        order: dict[FxNode, None] = {}
+        stack: list[tuple[FxNode, bool]] = [(output, False)]
         while stack:
-            node = stack.pop()
-            if node not in seen:
-                seen.add(node)
+            node, is_ready = stack.pop()
+            if is_ready:
+                order[node] = None
+            elif node not in order:
+                stack.append((node, True))
                 if not self._is_mask(node):
-                    stack.extend(source for source in node.all_input_nodes if not self._is_cut(node, source))
-        return seen
+                    sources = [source for source in node.all_input_nodes if not self._is_cut(node, source)]
+                    stack.extend((source, False) for source in reversed(sources))
+        return list(order)
 
     def _is_mask(self, node: FxNode) -> bool:
         """Whether it says something of each pair of tokens that positions alone decide."""

@@ -1,5 +1,7 @@
 """A traced graph means what the module computes, and its constants are those of the module."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,26 @@ def test_anchors_of_a_llama() -> None:
     assert [node.attrs["layer"] for node in attentions] == list(range(num_layers))
     assert [value.shape for value in attentions[0].inputs] == [(4, 16), (2, 16), (2, 16)]
     assert graph.logits.shape == (VOCAB_SIZE,)
+
+
+def test_the_order_of_a_python_set_is_not_in_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its forward makes rotary embeddings for each of set(layer_types): another order in each process.
+    from transformers.models.gemma3 import modeling_gemma3
+
+    config = make_config("gemma3_text", num_hidden_layers=2)
+    config.layer_types = ["sliding_attention", "full_attention"]
+    walked: list[list[str]] = []
+
+    def ordered(items: list[str], *, backwards: bool) -> list[str]:
+        walked.append(sorted(frozenset(items), reverse=backwards))
+        return walked[-1]
+
+    dumps = []
+    for backwards in (False, True):
+        monkeypatch.setattr(modeling_gemma3, "set", partial(ordered, backwards=backwards), raising=False)
+        dumps.append(trace(config).dump())
+    assert walked[0] == walked[-1][::-1]
+    assert dumps[0] == dumps[1]
 
 
 def test_tied_weights_are_one_parameter() -> None:
