@@ -148,9 +148,14 @@ def check_output(path: Path) -> Path:
     return output
 
 
-def _entry(path: Path) -> FileEntry:
+def sha256_of(path: Path) -> str:
+    """As a manifest has it."""
     with path.open("rb") as file:
-        return FileEntry(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(size=path.stat().st_size, sha256=sha256_of(path))
 
 
 def _sync(directory: Path) -> None:

@@ -24,6 +24,7 @@ from pagedc.compiler.layers import Module, compare_modules
 from pagedc.compiler.progress import Progress
 from pagedc.compiler.reference import Reference, rounding_of
 from pagedc.compiler.report import load_manifest
+from pagedc.compiler.seal import sha256_of
 from pagedc.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -40,15 +41,17 @@ class Verification(NamedTuple):
     agreement: Agreement
     floors: Floors
     modules: list[Module]  # in the order they run
+    damaged: tuple[str, ...] = ()  # files of weights that are not as they were sealed
 
     @property
     def shortfalls(self) -> list[str]:
-        """What misses its floor, and where it departs first; empty where all is well."""
-        missed = self.agreement.shortfalls(self.floors)
+        """What is damaged, what misses its floor, and where it departs first; empty where all is well."""
+        missed = [f"{name} is not what was compiled (sha256 differs)" for name in self.damaged]
+        missed += self.agreement.shortfalls(self.floors)
         if self.departure is not None:
             first = f"the first module that departs is {self.departure.path} ({self.departure.error:.1e})"
             return [*missed, first]
-        if missed and self.modules:
+        if missed and self.modules and not self.damaged:
             missed.append(
                 f"its graph and weights agree in all {len(self.modules)} modules: its program departs"
             )
@@ -96,7 +99,17 @@ def verify(
         modules = compare_modules(package, manifest, checkpoint, reference, sequences[0])
         phase.note(f"{sum(not module.departs for module in modules)} of {len(modules)} agree")
     floors = FLOAT32_FLOORS if _is_exact(manifest) else ROUNDED_FLOORS
-    return Verification(package, checkpoint.source, comparison.result(), floors, modules)
+    damaged = damaged_weights(package, manifest)
+    return Verification(package, checkpoint.source, comparison.result(), floors, modules, damaged)
+
+
+def damaged_weights(package: Path, manifest: Manifest) -> tuple[str, ...]:
+    """The files of weights that are not as they were sealed: all others are checked where a package opens."""
+    return tuple(
+        name
+        for name in sorted({weight.file for weight in manifest.weights})
+        if sha256_of(package / name) != manifest.files[name].sha256
+    )
 
 
 def verification_as_dict(found: Verification) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """What a package is measured with: rounded weights, tokens, and a child process that may fail."""
 
 import io
+import json
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from tests.compiler.packages import manifest
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import pagedc
 from pagedc.compiler.agreement import ROUNDED_FLOORS, Agreement
 from pagedc.compiler.checkpoint import QuantizedTensor
 from pagedc.compiler.errors import OptionError, PackageError
@@ -100,6 +103,32 @@ def test_a_package_that_does_not_open_is_told_in_its_own_words(tmp_path: Path) -
     )
     with pytest.raises(PackageError, match=r"does not run: .*schema.*99"):
         verify(package, str(model), SilentProgress(), num_tokens=20, threads=1)
+
+
+def test_damaged_weights_are_named_and_the_module_that_holds_them(tmp_path: Path) -> None:
+    model, name = tmp_path / "model", "model.layers.1.mlp.down_proj.weight"
+    config = LlamaConfig(
+        vocab_size=96, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(model)
+    package = pagedc.compile(model, tmp_path / "out.pagedc", threads=1)
+    assert verify(package, str(model), SilentProgress(), num_tokens=20, threads=1).shortfalls == []
+    weights = package / "weights" / "model.safetensors"
+    with weights.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        start = 8 + size + json.loads(file.read(size))[name]["data_offsets"][0]
+        file.seek(start)
+        value = file.read(1)
+        file.seek(start)
+        file.write(bytes([value[0] ^ 1]))  # too little for any output to depart
+        file.flush()
+        least = verify(package, str(model), SilentProgress(), num_tokens=20, threads=1)
+        assert least.shortfalls == ["weights/model.safetensors is not what was compiled (sha256 differs)"]
+        file.seek(start)
+        file.write(np.full(16, 5, np.float32).tobytes())
+    found = verify(package, str(model), SilentProgress(), num_tokens=20, threads=1)
+    assert found.shortfalls[0] == least.shortfalls[0]
+    assert "the first module that departs is model.layers.1.mlp.down_proj (" in found.shortfalls[-1]
 
 
 def test_a_person_sees_each_figure_beside_its_floor() -> None:
