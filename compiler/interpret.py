@@ -212,7 +212,12 @@ class _Interpreter:
 
 
 def causal_attention(args: list[Array], attrs: Mapping[str, Any]) -> Array:
-    """q [T, H, D], k [T, Hkv, D], v [T, Hkv, Dv] (, sinks [1, H]) (, slopes [1, H]) → [T, H, Dv]."""
+    """q [T, H, D], k [T, Hkv, D], v [T, Hkv, Dv] (, sinks [1, H]) (, slopes [1, H]) → [T, H, Dv].
+
+    Where distances have biases, the last two are x [T, H, R] and profiles [1, R, extent].
+    """
+    if extent := attrs.get("extent", 0):
+        *args, x, profiles = args
     q, k, v = args[:3]
     window, chunk, softcap = attrs["window"], attrs["chunk"], attrs["softcap"]
     group = q.shape[1] // k.shape[1]
@@ -221,6 +226,10 @@ def causal_attention(args: list[Array], attrs: Mapping[str, Any]) -> Array:
         scores = np.tanh(scores / softcap) * softcap
     position = np.arange(len(q))
     distance = position[:, None] - position[None]
+    if extent:
+        near = np.clip(distance, 0, extent - 1)
+        biases = np.take_along_axis((x @ profiles[0]).swapaxes(0, 1), near[None], 2)
+        scores += np.where(distance < extent, biases, 0.0) * np.float32(attrs["scale"])
     if attrs["slopes"]:
         scores -= args[-1].reshape(-1, 1, 1) * distance
     scores[:, (distance < 0) | (distance >= (window or len(q)))] = -np.inf

@@ -240,8 +240,12 @@ class _Lowering:
                     "has_slopes": node.attrs["slopes"],
                     **{name: node.attrs[name] for name in ("scale", "window", "chunk", "softcap")},
                 }
-                call.operands = [self._operand(value) for value in (q, k, v)]
-                call.weights = [self._weight(value, "raw") for value in node.inputs[3:]]
+                biased = node.inputs[-2:-1] if node.attrs.get("extent") else ()
+                for x in biased:
+                    call.constants |= {"rank": x.shape[1], "extent": node.attrs["extent"]}
+                tables = [value for value in node.inputs[3:] if value not in biased]
+                call.operands = [self._operand(value) for value in (q, k, v, *biased)]
+                call.weights = [self._weight(value, "raw") for value in tables]
                 call.layer = node.attrs["layer"]
             case "causal_conv":
                 taps, channels = node.inputs[1].shape

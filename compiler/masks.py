@@ -93,6 +93,24 @@ class MaskReader:
         found: tuple[Mask, list[int]] = self._follow(self._between(base, mask), probe)
         return found
 
+    def number(self, node: FxNode) -> float | None:
+        """What a static tensor of one element holds."""
+        value = _Run(self, NUM_TOKENS, {}).value(node)
+        return float(value) if value.numel() == 1 else None
+
+    def check_distances(self, index: FxNode, hidden: FxNode, extent: int) -> None:
+        """Raise MaskError unless an index [.., T, T] is the distance to a key, hidden from `extent` on."""
+        if not {index, hidden} <= self.static or extent > MAX_TOKENS:
+            raise MaskError("a bias by more than the distance to a key")
+        run = _Run(self, extent + 5, {})
+        position = torch.arange(run.tokens)
+        distance = position[:, None] - position
+        seen = distance >= 0
+        near = seen & (distance < extent)
+        found, far = _once(run.value(index))[..., near], _once(run.value(hidden)) & seen
+        if (found != distance[near]).any() or (far != seen & ~near).any():
+            raise MaskError("a bias by more than the distance to a key")
+
     def _between(self, product: FxNode, scores: FxNode) -> list[FxNode]:
         """The nodes that the run needs; those that are not static depend on the product alone."""
         found: dict[FxNode, None] = {}
@@ -256,6 +274,11 @@ class _Run:
         expression = size.node.expr
         value = expression.subs(dict.fromkeys(expression.free_symbols, self.tokens))
         return bool(value) if isinstance(size, torch.SymBool) else int(value)
+
+
+def _once(value: torch.Tensor) -> torch.Tensor:
+    """What an expansion repeats, one time."""
+    return value[tuple(slice(1 if stride == 0 else None) for stride in value.stride()[:-2])]
 
 
 def is_symbolic(node: FxNode) -> bool:

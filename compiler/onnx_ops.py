@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Node
 
 Array = NDArray[Any]
@@ -222,6 +223,8 @@ def _grouped_linear(writer: OpWriter, node: Node) -> str:
 
 def _attention(writer: OpWriter, node: Node) -> str:
     """ONNX's Attention; what it has no word for (windows, sinks, softcaps) is written out."""
+    if node.attrs["slopes"] or node.attrs["chunk"] or node.attrs.get("extent"):
+        raise UnsupportedError(f"{node.origin}: attention with chunks or biases of the distance, as ONNX")
     q, k, v, *sinks = node.inputs
     heads = [_heads_first(writer, value) for value in (q, k, v)]
     attrs = node.attrs

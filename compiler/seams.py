@@ -26,10 +26,12 @@ def attention(
     scale: float,
     window: int,
     softcap: float,
+    position_bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """q [1, H, T, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] → [1, T, H, Dv].
 
-    mask [.., T, T] is what is added to the scores; without one the attention is causal.
+    mask [.., T, T] is what is added to the scores; without one the attention is causal. So is position_bias
+    [1, H, T, T], which depends on queries too.
     """
     raise RuntimeError("traced only")
 
@@ -44,6 +46,7 @@ def _(
     scale: float,
     window: int,
     softcap: float,
+    position_bias: Any = None,
 ) -> torch.Tensor:
     return q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3])
 
@@ -134,6 +137,7 @@ def attention_forward(
     is_causal: bool | None = None,
     indices: torch.Tensor | None = None,
     block_indices: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """What a module calls in place of its attention. The mask, where there is one, says what a token sees."""
@@ -148,8 +152,9 @@ def attention_forward(
         if selected is not None:
             _select_all(name, selected, query.shape[2])
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    window, cap = int(sliding_window or 0), float(softcap or 0.0)
     out = torch.ops.pagedc.attention(
-        query, key, value, s_aux, attention_mask, scale, int(sliding_window or 0), float(softcap or 0.0)
+        query, key, value, s_aux, attention_mask, scale, window, cap, position_bias
     )
     return out, None
 

@@ -5,17 +5,18 @@ followed symbolically, and what happens to the scores in between is read off the
 (`compiler/masks.py`); the three together become one attention anchor.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Node as FxNode
 
+from pagedc.compiler.aten.attention_node import attention_node
 from pagedc.compiler.aten.builder import op_name
 from pagedc.compiler.aten.importer import Importer
 from pagedc.compiler.aten.ranges import join
 from pagedc.compiler.aten.table import PAIRS, NoRuleError, op
 from pagedc.compiler.aten.values import TOKENS, Value, without_tokens
+from pagedc.compiler.aten.views import permute
 from pagedc.compiler.graph import Node
 from pagedc.compiler.mask_forms import Mask, MaskError, Scores
 
@@ -45,6 +46,15 @@ class KeyBias(NamedTuple):
     expanded: FxNode
 
 
+class DistanceBias(NamedTuple):
+    """Numbers of each query for the distance to a key, on their way to be added to the scores."""
+
+    value: Value  # [1, H, T, extent]
+    distance: FxNode
+    factor: Value | None = None  # of a query
+    hidden: FxNode | None = None  # from a distance on there is none
+
+
 @op(PAIRS)
 def pair_value(importer: Importer, node: FxNode, arguments: tuple[Any, ...]) -> Any:
     """The value of a node that makes or reads pairs of tokens. Raises UnsupportedError."""
@@ -53,6 +63,8 @@ def pair_value(importer: Importer, node: FxNode, arguments: tuple[Any, ...]) -> 
         raise NoRuleError(name, "")
     if name == "pagedc.attention":
         return attention(importer, *arguments)
+    if name == "aten.gather" or any(isinstance(argument, DistanceBias) for argument in arguments):
+        return _distance_bias(importer, name, arguments)
     if any(isinstance(argument, KeyBias) for argument in arguments):
         return next(a for a in arguments if isinstance(a, KeyBias))  # run, as scores are
     if name == "aten.expand" and isinstance(arguments[0], Value):
@@ -77,6 +89,29 @@ def pair_value(importer: Importer, node: FxNode, arguments: tuple[Any, ...]) -> 
     return (pairs,) if name == "aten.native_dropout" else pairs
 
 
+def _distance_bias(importer: Importer, name: str, arguments: tuple[Any, ...]) -> DistanceBias:
+    """Biases [1, H, T, extent] taken by an index of pairs, hidden by a mask, times a number of each query."""
+    if name == "aten.where" and arguments[1] in importer.masks.static:
+        hidden, number, first = arguments
+        name, arguments = "aten.masked_fill", (first, hidden, importer.masks.number(number))
+    first, *others = arguments
+    if name == "aten.gather" and _is_of_queries(first) and others[0] in (-1, len(first.shape) - 1):
+        return DistanceBias(first, others[1])
+    if isinstance(first, DistanceBias):
+        if name in ("aten.masked_fill", "aten.masked_fill_") and others[1] == 0 and first.hidden is None:
+            return first._replace(hidden=others[0])
+        if name in SAME:
+            return first
+        factor = others[0] if name in ("aten.mul", "aten.mul_") and first.factor is None else None
+        if isinstance(factor, Value) and _is_of_queries(factor) and factor.node.size == 1:
+            return first._replace(factor=factor)
+    raise importer.unsupported("a value for each pair of tokens")
+
+
+def _is_of_queries(value: Value) -> bool:
+    return value.token_axis == len(value.shape) - 2
+
+
 def _weigh(importer: Importer, pairs: Pairs, v: Value) -> Value:
     assert pairs.softmax is not None
     dim = pairs.softmax.args[1]
@@ -93,118 +128,6 @@ def _weigh(importer: Importer, pairs: Pairs, v: Value) -> Value:
     return Value(importer.reshape_node(node, without_tokens(shape)), shape)
 
 
-def attention_node(
-    importer: Importer, q: Node, k: Node, v: Node, found: Scores, sinks: Node | None = None
-) -> Node:
-    """The anchor; q [.., H, D], k and v [.., Hkv, D] per token, the heads of a group side by side."""
-    heads = q.size // q.shape[-1]
-    # Keys and values that were only repeated, as a whole or for each head of a group, are stored once.
-    once = [_untiled(x, heads) for x in (k, v)]
-    if None not in once and sinks is None and not found.mask.slopes:
-        return _tiled_attention(importer, q, once, found)
-    k, v = _unrepeated(k, heads), _unrepeated(v, heads)
-    k_heads, v_heads = (x.size // x.shape[-1] for x in (k, v))
-    if k_heads != v_heads:
-        k, v = (_repeated(importer, x, max(k_heads, v_heads)) for x in (k, v))
-    for x in (k, v):
-        if heads % (x.size // x.shape[-1]) or not _is_grouped(q.shape[:-1], x.shape[:-1]):
-            raise importer.unsupported(f"{list(q.shape)} queries of {list(x.shape)} keys")
-    inputs = [importer.reshape_node(x, (x.size // x.shape[-1], x.shape[-1])) for x in (q, k, v)]
-    if sinks is not None:
-        inputs.append(sinks)
-    mask = found.mask
-    if mask.slopes:
-        slopes = mask.slopes * (heads if len(mask.slopes) == 1 else 1)
-        if len(slopes) != heads:
-            raise importer.unsupported(f"{len(slopes)} slopes of {heads} heads")
-        inputs.append(importer.constant(torch.tensor(slopes, dtype=torch.float32)).node)
-    layer = importer.num_attention_layers
-    importer.num_attention_layers += 1
-    return importer.add(
-        "attention",
-        inputs,
-        (heads, v.shape[-1]),
-        scale=found.scale,
-        window=mask.window,
-        chunk=mask.chunk,
-        softcap=found.softcap,
-        sinks=sinks is not None,
-        slopes=bool(mask.slopes),
-        layer=layer,
-    )
-
-
-def _tiled_attention(importer: Importer, q: Node, once: Sequence[Any], found: Scores) -> Node:
-    """The attention with heads that share a key side by side, and its outputs in the order of before."""
-    k, v = once
-    heads, count = q.size // q.shape[-1], k.shape[-2]
-    side_by_side = _turned(importer, q, (heads // count, count))
-    return _turned(importer, attention_node(importer, side_by_side, k, v, found), (count, heads // count))
-
-
-def _turned(importer: Importer, x: Node, axes: tuple[int, int]) -> Node:
-    """x [a b, D] as [b a, D]."""
-    a, b = axes
-    wide = importer.reshape_node(x, (a, b, x.shape[-1]))
-    turned = importer.add("permute", (wide,), (b, a, x.shape[-1]), axes=(1, 0, 2))
-    return importer.reshape_node(turned, (a * b, x.shape[-1]))
-
-
-def _untiled(x: Node, heads: int) -> Node | None:
-    """[.., Hkv, D] where x is its expansion to [.., group, Hkv, D], seen as [heads, D]."""
-    wide = x.inputs[0] if x.op == "reshape" else x
-    source = wide.inputs[0] if wide.op == "expand" else x
-    if (
-        len(source.shape) >= 3
-        and source.shape[-2] > 1
-        and source.size == source.shape[-2] * source.shape[-1]
-        and source.shape[-2:] == wide.shape[-2:]
-        and x.shape[-1] == source.shape[-1]
-        and wide.size == heads * source.shape[-1] > source.size
-    ):
-        return source
-    return None
-
-
-def _unrepeated(x: Node, heads: int) -> Node:
-    """[.., Hkv, 1, D] where x is its expansion to [.., Hkv, group, D], seen as [heads, D]."""
-    if x.op == "reshape" and x.inputs[0].op == "expand":
-        wide = x.inputs[0]
-        source = wide.inputs[0]
-        if (
-            wide.shape[-1] == source.shape[-1] == x.shape[-1]
-            and len(source.shape) >= 3
-            and source.shape[-2] == 1
-            and source.shape[:-2] == wide.shape[:-2]
-            and wide.size // wide.shape[-1] == heads
-        ):
-            return source
-    return x
-
-
-def _repeated(importer: Importer, x: Node, heads: int) -> Node:
-    count, width = x.size // x.shape[-1], x.shape[-1]
-    if count == heads:
-        return x
-    if heads % count:
-        raise importer.unsupported(f"{heads} and {count} heads of keys and values")
-    wide = importer.reshape_node(x, (count, 1, width))
-    wide = importer.add("expand", (wide,), (count, heads // count, width))
-    return importer.reshape_node(wide, (heads, width))
-
-
-def _is_grouped(q: tuple[int, ...], k: tuple[int, ...]) -> bool:
-    """Whether the axes of k are those of q, the last ones 1, or one axis that holds the first of them."""
-    q, k = (tuple(size for size in shape) for shape in (q, k))
-    while len(q) > 1 and q[0] == 1:
-        q = q[1:]
-    while len(k) > 1 and k[0] == 1:
-        k = k[1:]
-    while len(k) > 1 and k[-1] == 1:
-        k = k[:-1]
-    return len(q) == 1 or k == (1,) or k == q[: len(k)]
-
-
 @op("pagedc.attention")
 def attention(
     importer: Importer,
@@ -216,6 +139,7 @@ def attention(
     scale: float,
     window: int,
     softcap: float,
+    position_bias: Any = None,
 ) -> Value:
     """q [1, H, T, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] → [1, T, H, Dv]."""
     if any(value.shape[0] != 1 or value.token_axis != 2 for value in (q, k, v)):
@@ -225,7 +149,9 @@ def attention(
     else:
         form = _read(importer, mask, window)
     found = Scores(form, scale, softcap)
-    node = attention_node(importer, q.node, k.node, v.node, found, None if sinks is None else sinks.node)
+    sink = None if sinks is None else sinks.node
+    biases = [] if position_bias is None else _biases(importer, position_bias, q.shape[1], found)
+    node = attention_node(importer, q.node, k.node, v.node, found, sink, biases)
     return Value(importer.reshape_node(node, (1, *node.shape)), (1, TOKENS, *node.shape))
 
 
@@ -248,6 +174,29 @@ def scaled_dot_product_attention(
     node = attention_node(importer, q.node, k.node, v.node, Scores(_read(importer, mask, 0), scale, 0.0))
     shape = importer.out_shape()
     return Value(importer.reshape_node(node, without_tokens(shape)), shape)
+
+
+def _biases(importer: Importer, bias: Any, heads: int, found: Scores) -> list[Node]:
+    """What the anchor reads: x [H, R] / scale of a token, and profiles [R, extent] of the distance."""
+    source = bias.value.node if isinstance(bias, DistanceBias) and bias.hidden is not None else None
+    while source is not None and source.op == "reshape":
+        source = source.inputs[0]
+    if source is None or source.op != "linear" or found.softcap:
+        raise importer.unsupported(
+            "a bias other than a product of a query's numbers with some of the distance"
+        )
+    x, weight = source.inputs
+    extent, rank = weight.shape
+    try:
+        importer.masks.check_distances(bias.distance, bias.hidden, extent)
+    except MaskError as error:
+        raise importer.unsupported(str(error)) from error
+    numbers = importer.pointwise("mul", Value(x, (1, TOKENS, heads, rank)), 1.0 / found.scale)
+    if bias.factor is not None:
+        factor = importer.reshape(bias.factor, (1, TOKENS, 1, 1))
+        numbers = importer.pointwise("mul", numbers, factor)
+    profiles = permute(importer, Value(weight, weight.shape), (1, 0))
+    return [importer.reshape_node(numbers.node, (heads, rank)), profiles.node]
 
 
 def _with_bias(

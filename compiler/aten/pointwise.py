@@ -238,6 +238,14 @@ def softplus(importer: Importer, x: Value, beta: float = 1, threshold: float = 2
     )
 
 
+@op("aten.log_sigmoid")
+def log_sigmoid(importer: Importer, x: Value) -> Value:
+    small = importer.pointwise("exp", importer.pointwise("neg", importer.pointwise("abs", x)))
+    return importer.pointwise(
+        "sub", importer.pointwise("minimum", x, 0.0), importer.pointwise("log1p", small), dtype="float32"
+    )
+
+
 @op("aten.leaky_relu")
 def leaky_relu(importer: Importer, x: Value, slope: float = 0.01) -> Value:
     positive = importer.pointwise("gt", x, 0.0, dtype="bool")

@@ -134,6 +134,16 @@ def log_softmax(importer: Importer, x: Value, dim: int, *_: Any, **__: Any) -> V
     return importer.pointwise("sub", shifted, importer.pointwise("log", total))
 
 
+@op("aten.logsumexp")
+def logsumexp(importer: Importer, x: Value, dim: Any, keepdim: bool = False) -> Value:
+    dims = _dims(x, dim)
+    peak = reduce(importer, "max", x, dims, True)
+    weights = importer.pointwise("exp", importer.pointwise("sub", x, peak))
+    total = importer.pointwise("log", reduce(importer, "sum", weights, dims, True))
+    result = importer.pointwise("add", total, peak)
+    return result if keepdim else importer.reshape(result, importer.out_shape())
+
+
 @op("aten.layer_norm")
 def layer_norm(
     importer: Importer,

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "attention_plan.h"
+#include "distance_bias.h"
 
 namespace pagedc {
 
@@ -21,8 +22,8 @@ class Attention {
   static constexpr int GROUP = Plan::GROUP;
 
   Attention(const pagedc_batch& batch, const float* q, int64_t ldq, const float* sinks, const float* slopes,
-            const void* cache, void* scratch, Worker& worker)
-      : batch_(batch), q_(q), ldq_(ldq), sinks_(sinks), slopes_(slopes), cache_(cache),
+            const DistanceBias& biases, const void* cache, void* scratch, Worker& worker)
+      : batch_(batch), q_(q), ldq_(ldq), sinks_(sinks), slopes_(slopes), biases_(biases), cache_(cache),
         tile_(static_cast<Tile*>(scratch)[worker.rank]),
         partials_(reinterpret_cast<Partial*>(static_cast<Tile*>(scratch) + worker.size)),
         max_partials_(Plan::max_partials(worker.size)), num_threads_(worker.size) {}
@@ -169,6 +170,9 @@ class Attention {
       const float slope = slopes_ ? slopes_[rows.kv_head * GROUP + row % GROUP] : 0.0f;
       const int visible_begin = max_int(window_begin(position) - begin, 0);
       const int visible_end = min_int(position + 1 - begin, num_blocks * BLOCK_SIZE);
+      if (biases_.x)
+        biases_.add(tile_.scores + row * Plan::SCORE_STRIDE, rows.begin + row / GROUP,
+                    rows.kv_head * GROUP + row % GROUP, visible_begin, visible_end, position - begin);
       state[row] = softmax_split<Config, Weight>(tile_.scores + row * Plan::SCORE_STRIDE, num_blocks * BLOCK_SIZE,
                                                      visible_begin, visible_end, slope, position - begin);
     }
@@ -270,6 +274,7 @@ class Attention {
   const int64_t ldq_;
   const float* sinks_;
   const float* slopes_;
+  const DistanceBias biases_;
   const void* cache_;
   Tile& tile_;
   Partial* partials_;
@@ -277,7 +282,7 @@ class Attention {
   const int num_threads_;
 };
 
-// out[t][head] = Σ softmax(scale q[t][head] · k) v over the positions that token t sees.
+// out[t][head] = Σ softmax(scale (q[t][head] · k + bias)) v over the positions that token t sees.
 //
 // q [T][num_heads][head_dim], k [T][num_kv_heads][head_dim], v [T][num_kv_heads][v_head_dim] and out
 // [T][num_heads][v_head_dim] have row strides in elements; sinks and ALiBi slopes are [num_heads] or null. A sequence's
@@ -286,12 +291,12 @@ class Attention {
 template <class Config, class KV, class Out>
 void attention(Worker& worker, const pagedc_batch& batch, const float* q, int64_t ldq, const float* k, int64_t ldk,
                const float* v, int64_t ldv, const float* sinks, void* kv_cache_of_this_layer, void* scratch, Out* out,
-               int64_t ldo, const float* alibi_slopes = nullptr) {
+               int64_t ldo, const float* alibi_slopes = nullptr, const DistanceBias& biases = {}) {
   static_assert(Config::causal, "attention to later tokens is not implemented");
   static_assert(Config::num_heads % Config::num_kv_heads == 0, "a KV head serves a whole group of query heads");
   store_kv<Config, KV>(worker, batch, k, ldk, v, ldv, kv_cache_of_this_layer);
   worker.barrier();
-  Attention<Config, KV> attention(batch, q, ldq, sinks, alibi_slopes, kv_cache_of_this_layer, scratch, worker);
+  Attention<Config, KV> attention(batch, q, ldq, sinks, alibi_slopes, biases, kv_cache_of_this_layer, scratch, worker);
   attention.run(worker, out, ldo);
 }
 

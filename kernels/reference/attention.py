@@ -33,11 +33,20 @@ def attention(
     positions: Int,  # [num_queries]
     sinks: Float | None = None,  # [num_heads] logits that take weight and give no value
     slopes: Float | None = None,  # [num_heads] of ALiBi
+    biases: Float | None = None,  # [num_queries, num_heads, extent] of each distance below extent
 ) -> NDArray[np.float64]:
-    """Return softmax(scale query · keys) values, [num_queries, num_heads, v_head_dim], of one sequence."""
+    """Return softmax(scale (query · keys + biases)) values of one sequence.
+
+    It is [num_queries, num_heads, v_head_dim].
+    """
     group = config.num_heads // config.num_kv_heads
     keys, values = (np.repeat(x.astype(np.float64), group, axis=1) for x in (keys, values))
-    scores = np.einsum("qhd,khd->hqk", query.astype(np.float64), keys) * config.scale
+    scores = np.einsum("qhd,khd->hqk", query.astype(np.float64), keys)
+    if biases is not None:
+        back, extent = positions[:, None] - np.arange(len(keys)), biases.shape[2]
+        near = np.take_along_axis(biases.swapaxes(0, 1), np.clip(back, 0, extent - 1)[None], 2)
+        scores = scores + np.where(back < extent, near, 0.0)
+    scores = scores * config.scale
     if config.softcap:
         scores = config.softcap * np.tanh(scores / config.softcap)
     distance = np.arange(len(keys)) - positions[:, None]

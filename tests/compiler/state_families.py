@@ -92,6 +92,26 @@ STATE_CONFIGS: dict[str, dict[str, Any]] = {
         "num_local_experts": 4,
         "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
     },
+    # biases by the distance to a key, short convolutions and experts
+    "inkling_text": {
+        **_COMMON,
+        "head_dim": 16,
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 2,
+        "swa_head_dim": 16,
+        "sliding_window_size": 8,
+        "d_rel": 5,
+        "rel_extent": 20,
+        "log_scaling_n_floor": 10,
+        "num_hidden_layers": 2,
+        "layer_types": ["hybrid_sliding", "hybrid"],
+        "mlp_layer_types": ["dense", "sparse"],
+        "moe_intermediate_size": 24,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "logits_mup_width_multiplier": 2.0,
+    },
     # matrix memories, relative to a running maximum
     "xlstm": {
         "hidden_size": 64,
@@ -103,4 +123,4 @@ STATE_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 # Compiled and run; of the others the traced graph is interpreted, which takes no C++ compiler's time.
-COMPILED = ("lfm2", "falcon_h1", "mamba2", "jamba", "qwen3_5_text")
+COMPILED = ("lfm2", "falcon_h1", "mamba2", "jamba", "qwen3_5_text", "inkling_text")

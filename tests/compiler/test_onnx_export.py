@@ -12,6 +12,7 @@ from tests.compiler.small_graphs import Builder, meaning
 from tests.compiler.test_families import logits_of
 
 from pagedc.compiler import onnx_export
+from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Graph, Node
 from pagedc.compiler.interpret import evaluate
 from pagedc.compiler.onnx_export import export_onnx
@@ -50,6 +51,12 @@ def compiled(name: str, format_name: str = "f32") -> tuple[Graph, torch.nn.Modul
     graph = trace(make_config(name))
     run_passes(graph, lambda node: format_name)
     return graph, model, {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+
+
+def test_slopes_are_refused() -> None:
+    graph, _, state = compiled("bloom")
+    with pytest.raises(UnsupportedError, match="biases of the distance, as ONNX"):
+        export_onnx(graph, lambda node: weight_of(state, node), "bloom")
 
 
 @pytest.mark.parametrize("name", FAMILIES)

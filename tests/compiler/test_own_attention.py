@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.compiler.families import make_config
 from tests.conformance.check import logits_of, random_model
 from tests.conformance.shrink import small_config
 from transformers import AutoConfig
 from transformers.models.doge.modeling_doge import DogeAttention
+from transformers.models.inkling.modeling_inkling import InklingRelativeLogits
 
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Graph
@@ -42,6 +44,18 @@ def test_is_followed(name: str, facts: dict[str, list[Any]]) -> None:
         assert found == values[: len(found)]
         assert len(found) > 1
     assert difference(graph, random_model(config)) < 1e-4
+
+
+@pytest.mark.parametrize("further", [0, 1])
+def test_a_bias_is_of_the_distance_to_a_key(further: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config("inkling_text")
+    own = InklingRelativeLogits.forward
+    monkeypatch.setattr(InklingRelativeLogits, "forward", lambda self, x, q, k: own(self, x, q + further, k))
+    if further:
+        with pytest.raises(UnsupportedError, match="more than the distance to a key"):
+            trace(config)
+    else:
+        assert [node.attrs["extent"] for node in trace(config).anchors("attention")] == [8, 20]
 
 
 def test_a_large_window_is_read_exactly() -> None:

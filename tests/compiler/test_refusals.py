@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.compiler.families import make_config
 from transformers import AutoConfig
 
 from pagedc.compiler.cli import main
@@ -34,3 +35,12 @@ def test_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert len(errors) == 1
     assert errors[0].startswith("pagedc: error: " + message)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_gpu_has_no_kernel_for_biases_of_the_distance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_config("inkling_text").save_pretrained(tmp_path / "model")
+    words = ["compile", str(tmp_path / "model"), "-o", str(tmp_path / "package"), "--random-weights"]
+    assert main([*words, "--target", "cuda:sm_90"]) == 3
+    assert "attention with a bias of each distance, on a GPU" in capsys.readouterr().err

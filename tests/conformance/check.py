@@ -221,11 +221,11 @@ def _attention_features(arguments: str, shapes: dict[str, str]) -> Iterable[str]
         ("chunk", "chunks"),
         ("softcap", "softcap"),
         ("slopes", "ALiBi"),
+        ("extent", "distance biases"),
+        ("sinks", "sinks"),
     ):
         if attrs.get(name, "0") not in ("0", "0.0", "None", "()", "False"):
             yield word
-    if len(values) > 3:
-        yield "sinks"
 
 
 def one_line(error: BaseException) -> str:

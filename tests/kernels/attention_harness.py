@@ -1,6 +1,7 @@
 """Run kernels/cpu/attention.h over a schedule of steps, as an engine would."""
 
 import ctypes
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -26,15 +27,17 @@ class Case:
     out: Literal["float", "bf16"] = "float"
     has_sinks: bool = False
     has_slopes: bool = False
+    bias_shape: tuple[int, int] = (0, 0)  # rank and extent of a bias of each distance
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The q, k and v of one sequence, [num_tokens, heads, dim]."""
+    """The q, k and v of one sequence, and what its biases are made of, [num_tokens, heads, dim]."""
 
     q: Float32
     k: Float32
     v: Float32
+    x: Float32
 
 
 SOURCE = """
@@ -46,11 +49,11 @@ extern "C" void free_team(void* team) { delete static_cast<Team*>(team); }
 
 template <class Config, class KV, class Out>
 void run(void* team, const pagedc_batch* batch, const float* q, int64_t ldq, const float* k, int64_t ldk,
-         const float* v, int64_t ldv, const float* sinks, const float* slopes, void* cache, void* scratch,
-         Out* out, int64_t ldo) {
+         const float* v, int64_t ldv, const float* sinks, const float* slopes, const DistanceBias& biases,
+         void* cache, void* scratch, Out* out, int64_t ldo) {
   static_cast<Team*>(team)->run([&](Worker& worker) {
     attention<Config, KV, Out>(worker, *batch, q, ldq, k, ldk, v, ldv, sinks, cache, scratch, out, ldo,
-                                 slopes);
+                                 slopes, biases);
   });
 }
 """
@@ -66,10 +69,11 @@ extern "C" size_t block_bytes_{index}() {{ return kv_bytes_per_block<Config{inde
 extern "C" size_t scratch_bytes_{index}(int n) {{ return attention_scratch_bytes<Config{index}, {kv}>(n); }}
 extern "C" void run_{index}(
     void* team, const pagedc_batch* batch, const float* q, int64_t ldq, const float* k, int64_t ldk,
-    const float* v, int64_t ldv, const float* sinks, const float* slopes, void* cache, void* scratch,
-    {out}* out, int64_t ldo) {{
-  run<Config{index}, {kv}, {out}>(team, batch, q, ldq, k, ldk, v, ldv, sinks, slopes, cache, scratch, out,
-                                  ldo);
+    const float* v, int64_t ldv, const float* x, int64_t ldx, const float* sinks, const float* slopes,
+    const float* profiles, void* cache, void* scratch, {out}* out, int64_t ldo) {{
+  const DistanceBias biases = {{profiles ? x : nullptr, ldx, profiles, {rank}, {extent}}};
+  run<Config{index}, {kv}, {out}>(team, batch, q, ldq, k, ldk, v, ldv, sinks, slopes, biases, cache, scratch,
+                                  out, ldo);
 }}
 """
 
@@ -82,6 +86,8 @@ def compile_cases(cases: Sequence[Case], march: str = "native", flags: tuple[str
             kv=case.kv,
             out=case.out,
             has_sinks="true" if case.has_sinks else "false",
+            rank=case.bias_shape[0],
+            extent=case.bias_shape[1],
         )
         for i, case in enumerate(cases)
     ]
@@ -94,20 +100,22 @@ def compile_cases(cases: Sequence[Case], march: str = "native", flags: tuple[str
         getattr(library, f"block_bytes_{i}").restype = ctypes.c_size_t
         getattr(library, f"scratch_bytes_{i}").restype = ctypes.c_size_t
         getattr(library, f"run_{i}").argtypes = (
-            *(ctypes.c_void_p, ctypes.POINTER(PagedcBatch), *pointer_and_stride * 3),
-            *(ctypes.c_void_p,) * 4,
+            *(ctypes.c_void_p, ctypes.POINTER(PagedcBatch), *pointer_and_stride * 4),
+            *(ctypes.c_void_p,) * 5,
             *pointer_and_stride,
         )
         getattr(library, f"run_{i}").restype = None
     return library
 
 
-def random_tokens(config: AttentionConfig, num_tokens: int, seed: int) -> Tokens:
+def random_tokens(case: Case, num_tokens: int, seed: int) -> Tokens:
+    config = case.config
     rng = np.random.default_rng(seed)
     heads = (
         (config.num_heads, config.head_dim),
         (config.num_kv_heads, config.head_dim),
         (config.num_kv_heads, config.v_head_dim),
+        (config.num_heads, case.bias_shape[0]),
     )
     return Tokens(*(rng.standard_normal((num_tokens, *shape), dtype=np.float32) for shape in heads))
 
@@ -122,6 +130,7 @@ def run_steps(
     num_threads: int = 1,
     sinks: Float32 | None = None,
     slopes: Float32 | None = None,
+    profiles: Float32 | None = None,
     seed: int = 0,
 ) -> list[Float32]:
     """Run the steps over a cache full of stale values.
@@ -141,14 +150,14 @@ def run_steps(
     team = library.make_team(num_threads)
     try:
         for step in steps:
-            q, k, v = (
+            q, k, v, x = (
                 np.concatenate([getattr(sequences[s], name)[begin:end] for s, begin, end in step])
-                for name in "qkv"
+                for name in "qkvx"
             )
-            qkv = np.concatenate(
-                [x.reshape(len(q), -1) for x in (q, k, v)], axis=1
+            qkvx = np.concatenate(
+                [part.reshape(len(q), part[0].size) for part in (q, k, v, x)], axis=1
             )  # as a fused linear writes it
-            widths = np.cumsum([0, *(x[0].size for x in (q, k, v))]) * 4
+            starts = np.cumsum([0, *(part[0].size * 4 for part in (q, k, v))])
             positions = np.concatenate([np.arange(b, e, dtype=np.int32) for _, b, e in step])
             slots = [
                 tables[s, np.arange(b, e) // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE
@@ -171,13 +180,12 @@ def run_steps(
             )
             width = config.num_heads * config.v_head_dim
             out = np.full((len(q), width + 5), 7, np.float32 if case.out == "float" else np.uint16)
-            ld = qkv.shape[1]
-            base = qkv.ctypes.data
+            columns = ((qkvx.ctypes.data + int(start), qkvx.shape[1]) for start in starts)
             getattr(library, f"run_{index}")(
                 team,
                 batch,
-                *(base + int(widths[0]), ld, base + int(widths[1]), ld, base + int(widths[2]), ld),
-                *(pointer(sinks), pointer(slopes), pointer(cache), pointer(scratch)),
+                *itertools.chain(*columns),
+                *map(pointer, (sinks, slopes, profiles, cache, scratch)),
                 *(pointer(out), out.shape[1]),
             )
             assert (out[:, -5:] == 7).all()

@@ -28,6 +28,7 @@ def case(
     chunk: int = 0,
     has_slopes: bool = False,
     has_sinks: bool = False,
+    bias_shape: tuple[int, int] = (0, 0),
     kv: str = "bf16",
 ) -> Case:
     config = AttentionConfig(
@@ -42,7 +43,11 @@ def case(
     )
     assert kv in ("float", "bf16")
     return Case(
-        config=config, kv="float" if kv == "float" else "bf16", has_sinks=has_sinks, has_slopes=has_slopes
+        config=config,
+        kv="float" if kv == "float" else "bf16",
+        has_sinks=has_sinks,
+        has_slopes=has_slopes,
+        bias_shape=bias_shape,
     )
 
 
@@ -54,6 +59,7 @@ CASES = (
     case((5, 1), 33, 80, softcap=20.0, has_slopes=True),
     case((2, 1), 96, 128, window=1),
     case((4, 2), 24, 24, kv="float", chunk=70),
+    case((4, 2), 24, 24, kv="float", window=300, bias_shape=(5, 70)),
 )
 
 
@@ -66,9 +72,12 @@ def to_bfloat16(x: Float32) -> Float32:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
-def sinks_and_slopes(case: Case) -> tuple[Float32 | None, Float32 | None]:
+def tables(case: Case) -> dict[str, Float32]:
     heads = np.arange(case.config.num_heads, dtype=np.float32)
-    return (heads / 2 - 1 if case.has_sinks else None), (0.05 * (heads + 1) if case.has_slopes else None)
+    profiles = np.random.default_rng(0).standard_normal(case.bias_shape, dtype=np.float32)
+    found = {"sinks": heads / 2 - 1} if case.has_sinks else {}
+    found |= {"slopes": 0.05 * (heads + 1)} if case.has_slopes else {}
+    return found | ({"profiles": profiles} if profiles.size else {})
 
 
 def random_schedule(lengths: list[int], seed: int, max_chunk: int) -> list[Step]:
@@ -105,15 +114,17 @@ def test_matches_the_reference(march: str) -> None:
     library = compile_cases(cases_of(march), march)
     lengths = [1, 17, 300, 530]
     for index, case in enumerate(cases_of(march)):
-        sequences = [random_tokens(case.config, length, seed) for seed, length in enumerate(lengths)]
-        sinks, slopes = sinks_and_slopes(case)
+        sequences = [random_tokens(case, length, seed) for seed, length in enumerate(lengths)]
+        given = tables(case)
         steps = random_schedule(lengths, seed=index, max_chunk=200)
-        outs = run_steps(library, index, case, sequences, steps, num_threads=2, sinks=sinks, slopes=slopes)
+        outs = run_steps(library, index, case, sequences, steps, num_threads=2, **given)
         for tokens, out in zip(sequences, outs, strict=True):
             k, v = (
                 (tokens.k, tokens.v) if case.kv == "float" else (to_bfloat16(tokens.k), to_bfloat16(tokens.v))
             )
-            expected = attention(case.config, tokens.q, k, v, np.arange(len(k)), sinks, slopes)
+            biases = tokens.x @ given["profiles"] if "profiles" in given else None
+            sinks, slopes = given.get("sinks"), given.get("slopes")
+            expected = attention(case.config, tokens.q, k, v, np.arange(len(k)), sinks, slopes, biases)
             error = np.abs(out - expected)
             assert error.max() < tolerance(case.kv, march), index
             assert np.sqrt(np.mean(error**2)) < tolerance(case.kv, march) / 10, index
@@ -124,10 +135,8 @@ def test_output_does_not_depend_on_batch_chunks_or_threads(march: str) -> None:
     library = compile_cases(cases_of(march), march)
     lengths = [600, 270, 33]
     for index, case in enumerate(cases_of(march)):
-        sequences = [random_tokens(case.config, length, seed) for seed, length in enumerate(lengths)]
-        sinks, slopes = sinks_and_slopes(case)
-
-        run = partial(run_steps, library, index, case, sinks=sinks, slopes=slopes)
+        sequences = [random_tokens(case, length, seed) for seed, length in enumerate(lengths)]
+        run = partial(run_steps, library, index, case, **tables(case))
         expected = [run([tokens], one_by_one(len(tokens.q)))[0] for tokens in sequences]
         schedules = (
             [[(i, 0, length) for i, length in enumerate(lengths)]],
@@ -143,6 +152,6 @@ def test_output_does_not_depend_on_batch_chunks_or_threads(march: str) -> None:
 def test_bfloat16_output_is_the_float_output_rounded() -> None:
     both = tuple(replace(case((3, 1), 24, 40), out=out) for out in ("float", "bf16"))
     library = compile_cases(both)
-    tokens = random_tokens(both[0].config, 50, seed=0)
+    tokens = random_tokens(both[0], 50, seed=0)
     exact, rounded = (run_steps(library, i, c, [tokens], [[(0, 0, 50)]])[0] for i, c in enumerate(both))
     np.testing.assert_array_equal(rounded, to_bfloat16(exact))

@@ -168,12 +168,16 @@ class CallPrinter(Emitter):
         qkv = [f"{self._operand(call, i, text)}, {call.operands[i].buffer.width}" for i in range(3)]
         tables = iter(f"s.values<float>({text[f'w{i}']})" for i in range(len(call.weights)))
         sinks = next(tables) if call.constants["has_sinks"] else "nullptr"
-        slopes = f", {next(tables)}" if call.constants["has_slopes"] else ""
-        out = f"{self.output(call, 0, text)}, {call.outputs[0].width}"
+        optional = [next(tables)] if call.constants["has_slopes"] else []
+        if "extent" in call.constants:
+            x = f"{self._operand(call, 3, text)}, {call.operands[3].buffer.width}"
+            sizes = f"{call.constants['rank']}, {call.constants['extent']}"
+            optional = [*(optional or ["nullptr"]), f"DistanceBias{{{x}, {next(tables)}, {sizes}}}"]
+        out = ", ".join([self.output(call, 0, text), str(call.outputs[0].width), *optional])
         self.scratch[f"attention_scratch_bytes<{config}, KV>(options->num_threads)"] = None
         return [
             f"attention<{config}, KV, {out_type}>(s.worker, s.batch, {', '.join(qkv)}, {sinks},",
-            f"    s.model.kv_cache[{text['kv']}].data(), s.model.scratch.data(), {out}{slopes});",
+            f"    s.model.kv_cache[{text['kv']}].data(), s.model.scratch.data(), {out});",
         ]
 
     def _causal_conv(self, call: Call, text: dict[str, str]) -> list[str]:

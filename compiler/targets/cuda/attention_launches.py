@@ -106,6 +106,8 @@ class AttentionLaunches:
 
     def _spec(self) -> Any:
         facts = {name: self.call.constants[name] for name in SPEC}
+        if "extent" in self.call.constants:
+            raise UnsupportedError(f"{self.call.origin}: attention with a bias of each distance, on a GPU")
         if facts["window"] and facts["chunk"]:
             raise UnsupportedError(f"{self.call.origin}: attention with both a window and chunks, on a GPU")
         # No more splits than the longest sequence can fill: the others would be launched for nothing. The
