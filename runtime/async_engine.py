@@ -28,6 +28,7 @@ from pagedc.runtime.messages import (
     EngineStats,
     FromEngine,
     Outputs,
+    PrepareGrammars,
     Ready,
     Start,
     TokenEvent,
@@ -174,6 +175,13 @@ class AsyncEngine:
         for each in indexes:
             self._send(Abort(request_id, each))
 
+    def prepare_grammars(self) -> None:
+        """Say that a request with a grammar is about to come: what an engine needs for the first one takes it
+        0.1 s to read, and meanwhile the grammar is checked.
+        """
+        if self.is_ready:
+            self._send(PrepareGrammars())
+
     async def drain(self, timeout: float | None = None) -> bool:
         """Refuse new requests (OverloadedError) and wait for the open ones; False if some are left after
         `timeout` seconds.
@@ -300,7 +308,7 @@ class AsyncEngine:
         if self._is_closing and self._ready is not None and not self._ready.done():
             self._ready.cancel()
 
-    def _send(self, message: AddRequest | Abort) -> None:
+    def _send(self, message: AddRequest | Abort | PrepareGrammars) -> None:
         if self._client is not None:
             self._client.send(message)
 

@@ -97,6 +97,11 @@ class Engine:
             self._grammars.prepare()
         return self._steps.warm_up()
 
+    def prepare_grammars(self) -> None:
+        """Read what grammars need, for one that is about to come."""
+        if self._grammars is not None:
+            self._grammars.announce()
+
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Forget a request, or its `index`-th sequence; unknown ids are ignored."""
         for sequence in list(self._sequences.get(request_id, ())):

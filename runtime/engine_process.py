@@ -26,6 +26,7 @@ from pagedc.runtime.messages import (
     Failed,
     FromEngine,
     Outputs,
+    PrepareGrammars,
     Ready,
     RequestError,
     Shutdown,
@@ -138,6 +139,8 @@ def _handle(engine: Engine, message: ToEngine) -> RequestError | None:
             return RequestError(message.request_id, str(error), error.code, error.param)
     elif isinstance(message, Abort):
         engine.abort(message.request_id, message.index)
+    elif isinstance(message, PrepareGrammars):
+        engine.prepare_grammars()
     return None
 
 

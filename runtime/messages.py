@@ -35,6 +35,10 @@ class Abort(msgspec.Struct, frozen=True, tag=True, array_like=True):
     index: int | None = None  # which of the n sequences; None = all
 
 
+class PrepareGrammars(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A request with a grammar is being checked: get ready for it."""
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Leave once nothing runs."""
 
@@ -110,7 +114,7 @@ class Outputs(msgspec.Struct, frozen=True, tag=True, array_like=True):
     stats: EngineStats
 
 
-ToEngine = Start | AddRequest | Abort | Shutdown
+ToEngine = Start | AddRequest | Abort | PrepareGrammars | Shutdown
 FromEngine = Ready | Failed | Outputs
 
 

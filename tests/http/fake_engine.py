@@ -127,6 +127,9 @@ class FakeEngine:
         """Forget a sequence."""
         self._aborted.add((request_id, index))
 
+    def prepare_grammars(self) -> None:
+        """It follows none."""
+
     async def close(self, reason: str = "") -> None:
         """End whatever runs."""
         self._why_closed = reason

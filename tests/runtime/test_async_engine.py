@@ -286,3 +286,15 @@ def test_the_engine_ends_with_its_parent(tmp_path: Path) -> None:
     while Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
         assert time.monotonic() < end, "the engine outlives its parent"
         time.sleep(0.01)
+
+
+def test_an_announced_grammar_hinders_nothing() -> None:
+    async def test(engine: AsyncEngine) -> None:
+        engine.prepare_grammars()
+        assert len(await tokens_of(engine.generate("a", [1], params()))) == 5
+
+    run(test)
+
+
+def test_a_grammar_can_be_announced_to_an_engine_that_is_not_there() -> None:
+    AsyncEngine("well", command=COMMAND).prepare_grammars()

@@ -18,7 +18,16 @@ from pagedc.runtime.engine import Engine
 from pagedc.runtime.engine_process import serve
 from pagedc.runtime.errors import EngineError
 from pagedc.runtime.frames import FrameError, FrameReader, frame
-from pagedc.runtime.messages import AddRequest, FromEngine, Outputs, Ready, Shutdown, Start, ToEngine
+from pagedc.runtime.messages import (
+    AddRequest,
+    FromEngine,
+    Outputs,
+    PrepareGrammars,
+    Ready,
+    Shutdown,
+    Start,
+    ToEngine,
+)
 from pagedc.runtime.sampling_params import SamplingParams
 from pagedc.runtime.structured_output import GrammarCompiler
 
@@ -150,23 +159,31 @@ def test_the_process_imports_little() -> None:
 
 
 @pytest.mark.parametrize("is_broken", [False, True])
-def test_an_idle_engine_reads_the_tokenizer_for_grammars(
+def test_the_tokenizer_for_grammars_is_read_when_one_is_announced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_broken: bool
 ) -> None:
-    monkeypatch.setattr(engine_process, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(engine_process, "QUIET_SECONDS", 0.0)
     write_tokenizer(tmp_path)
     if is_broken:  # only who asks for a grammar has to know
         (tmp_path / "tokenizer.json").write_text("{}")
     grammars = GrammarCompiler(tmp_path / "tokenizer.json", 258, [257])
     parent = Parent(grammars)
-    parent.send(START)
+    request = AddRequest("a", [1], SamplingParams(max_tokens=1, ignore_eos=True))
+    parent.send(START, request)
+    messages = parent.received()
+    while not any(output.events for output in messages if isinstance(output, Outputs)):
+        pass
     end = time.monotonic() + 60
-    while grammars._thread is None or (grammars._tokenizer is None and not is_broken):
+    while grammars._thread is None:  # which imports
         assert time.monotonic() < end
         time.sleep(0.01)
-    parent.send(AddRequest("a", [1], SamplingParams(max_tokens=1, ignore_eos=True)), Shutdown())
-    _, *outputs = parent.received()
-    assert sum(len(output.events) for output in outputs if isinstance(output, Outputs)) == 1
+    assert grammars._tokenizer is None
+    parent.send(PrepareGrammars())
+    while not grammars._is_announced or (grammars._tokenizer is None and not is_broken):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    parent.send(request, Shutdown())
+    assert sum(len(output.events) for output in messages if isinstance(output, Outputs)) == 1
     assert parent.join() == 0
 
 

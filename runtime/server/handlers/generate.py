@@ -87,6 +87,7 @@ class GenerateHandler(BaseHandler):
             source = self.grammar_source(request, reading, prompts)
             grammar = ""
             if source is not None:
+                hosted.engine.prepare_grammars()
                 grammar = await asyncio.to_thread(self.state.grammars.check, source)
             params = self.params(request, max(len(prompt.token_ids) for prompt in prompts), grammar)
             response_id = self.id_prefix + secrets.token_hex(16)
