@@ -8,7 +8,7 @@ _VERSION = "#version"  # a merge that begins so is a comment to tokenizers
 
 def fast_form(data: bytes) -> bytes:
     """The same tokenizer with each merge as one string, its tokens sorted and nothing between: read in 58
-    instead of 98 ms with 49,152 tokens (10 of them by the sorting: tokenizers puts them into a tree first), and
+    instead of 98 ms with 49,152 tokens (10 of it by the sorting: tokenizers puts them into a tree first), and
     less than half the size. Another model than BPE stays as it is.
     """
     content = json.loads(data)
