@@ -23,8 +23,8 @@ from pagedc.compiler.options import (
 )
 from pagedc.compiler.progress import SilentProgress, progress_for
 from pagedc.compiler.report import load_manifest, print_report, report_as_dict
-from pagedc.compiler.seal import check_output
-from pagedc.compiler.tuning import Mode
+from pagedc.compiler.seal import check_output, make_folder
+from pagedc.compiler.tuning import Mode, read_tuning
 
 
 def main(argv: list[str]) -> int:
@@ -153,6 +153,10 @@ def _compile(arguments: argparse.Namespace) -> int:
     # What is wrong is refused before the seconds of an import.
     model_path(arguments.model, random_weights=arguments.random_weights)
     check_output(options.output)
+    if options.tuning is not None:
+        read_tuning(options.tuning)
+    if options.dump_ir is not None:
+        make_folder(options.dump_ir)
     progress = SilentProgress() if arguments.json else progress_for()
     with progress.phase("import"):
         from pagedc.compiler.compile import compile_model  # torch and transformers: seconds

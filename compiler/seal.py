@@ -148,6 +148,14 @@ def check_output(path: Path) -> Path:
     return output
 
 
+def make_folder(path: Path) -> None:
+    """Raises OutputError where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
 def sha256_of(path: Path) -> str:
     """As a manifest has it."""
     with path.open("rb") as file:

@@ -67,7 +67,7 @@ def test_report_of_a_file_is_one_line(capsys: pytest.CaptureFixture[str], tmp_pa
     assert_one_line(capsys.readouterr().err, "text is not a package")
 
 
-def test_an_output_that_is_no_package_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+def test_files_that_cannot_be_used_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "x").touch()
     code = (
@@ -78,9 +78,15 @@ def test_an_output_that_is_no_package_is_refused_before_torch_is_imported(tmp_pa
     done = subprocess.run([*words, tmp_path / "letters"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert_one_line(done.stderr, "letters: exists and is not a package")
-    done = subprocess.run([*words, "/proc/x"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert_one_line(done.stderr, "/proc/x: cannot be written")
+    for others in (["/proc/x"], [tmp_path / "new", "--dump-ir", "/proc/x"]):
+        done = subprocess.run([*words, *others], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert_one_line(done.stderr, "/proc/x: cannot be written")
+    others = [tmp_path / "new", "--tuning", "/nowhere.json"]
+    done = subprocess.run([*words, *others], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert_one_line(done.stderr, "/nowhere.json cannot be read")
+    assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 
 
 def test_without_triton_a_gpu_is_refused_in_one_line() -> None:
