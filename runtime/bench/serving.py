@@ -3,12 +3,15 @@
 import asyncio
 import http.client
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from pagedc.runtime.bench.figures import serve_figures
 from pagedc.runtime.bench.load import Load, offer
+from pagedc.runtime.bench.machine import read_bandwidth
 from pagedc.runtime.bench.recording import Address
+from pagedc.runtime.bench.server_steps import read_steps
 from pagedc.runtime.bench.workload import Ask, request_body
 from pagedc.runtime.errors import PagedcError
 
@@ -49,15 +52,28 @@ def measure_serving(
     timeout: float,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Figures of each load in turn. Raises PagedcError where no request of the warm-up or a load succeeds."""
+    """Figures of each load in turn; of a server here its steps too, beside what reading each weight once in every
+    one takes. Raises PagedcError where no request of the warm-up or a load succeeds.
+    """
     bodies = [request_body(ask, model, chat=chat, ignore_eos=ignore_eos) for ask in asks]
     if warmup:
         _offer(address, bodies[:warmup], Load(concurrency=warmup), {}, timeout, seed)
     rows = []
     for load in loads:
+        before = read_steps(address, model)
         figures = _offer(address, bodies, load, objectives, timeout, seed)
+        after = read_steps(address, model)
+        if before is not None and after is not None:
+            figures["steps"] = after.total - before.total
+            figures["bytes_read"] = figures["steps"] * after.weights_bytes
         settings = {"rate": load.rate, "burstiness": load.burstiness, "concurrency": load.concurrency}
         rows.append(settings | figures)
+    measured = [row for row in rows if "bytes_read" in row]
+    if measured:
+        bandwidth = read_bandwidth(len(os.sched_getaffinity(0)))
+        for row in measured:
+            row["read_bandwidth"] = bandwidth
+            row["share_of_bandwidth"] = row["bytes_read"] / row["seconds"] / bandwidth
     return rows
 
 

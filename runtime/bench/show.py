@@ -71,7 +71,7 @@ def _serve(console: Console, figures: dict[str, Any]) -> None:
         failed = f", {row['failed']} failed ({row['first_error']})" if row["failed"] else ""
         table = _table(
             f"{_load(row)}: {row['requests_per_second']:.2f} requests/s, "
-            f"{row['output_tokens_per_second']:.0f} output tok/s{goodput}{failed}",
+            f"{row['output_tokens_per_second']:.0f} output tok/s{goodput}{_steps(row)}{failed}",
             "ms",
             *PERCENTILES,
         )
@@ -80,6 +80,13 @@ def _serve(console: Console, figures: dict[str, Any]) -> None:
             cells = ("–" if spread is None else f"{spread[p] * 1e3:.1f}" for p in PERCENTILES)
             table.add_row(label, *cells)
         console.print(table)
+
+
+def _steps(row: dict[str, Any]) -> str:
+    if "steps" not in row:
+        return ""
+    limit = f"{row['share_of_bandwidth']:.0%} of {row['read_bandwidth'] / 1e9:.1f} GB/s"
+    return f", {row['steps']} steps: {limit}, one pass a step"
 
 
 def _startup(console: Console, figures: dict[str, Any]) -> None:

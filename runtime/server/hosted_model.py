@@ -72,6 +72,7 @@ class HostedModel:
         self.model = model
         self.limits = limits
         self.metrics = Metrics(model.name)
+        self.metrics.weights_bytes = model.weights_bytes
         self.max_model_len = model.max_model_len
         self.engine = engine or open_engine()
         self._open_engine = open_engine

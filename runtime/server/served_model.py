@@ -32,6 +32,7 @@ class ServedModel:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     path: Path  # of the package
+    weights_bytes: int = 0  # in this machine's memory; 0 = on a device
     hidden_size: int = 0  # of an embedding; 0 = the package gives none
     embedding: Embedding = field(default_factory=Embedding)
     facts: dict[str, str] = field(default_factory=dict)  # of the package, for people
@@ -112,6 +113,7 @@ def open_served_model(
         tokenizer=Tokenizer(package.tokenizer_path),
         chat_template=chat_template,
         path=package.path,
+        weights_bytes=package.manifest.memory.weights_bytes if package.manifest.target.kind == "cpu" else 0,
         hidden_size=model.hidden_size,
         embedding=model.embedding,
         facts=package_facts(package),

@@ -48,7 +48,10 @@ class FakeEngine:
     @property
     def stats(self) -> EngineStats:
         """Only what tests look at."""
-        return EngineStats(num_running=len(self._running), num_generation_tokens=self._num_tokens)
+        num_tokens = self._num_tokens
+        return EngineStats(
+            num_running=len(self._running), num_generation_tokens=num_tokens, num_steps=num_tokens
+        )
 
     async def start(self) -> Ready:
         """Become ready, or fail as told."""

@@ -20,6 +20,8 @@ from pagedc.runtime.server.limits import Limits
 from pagedc.runtime.server.served_model import ServedModel
 from pagedc.runtime.tokenizer import Tokenizer
 
+WEIGHTS_BYTES = 1 << 20
+
 
 def main(directory: Path, settings: dict[str, Any]) -> int:
     """Serve until a signal."""
@@ -33,6 +35,7 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
         tokenizer=Tokenizer(directory),
         chat_template=ChatTemplate.open(directory),
         path=directory.parent,
+        weights_bytes=WEIGHTS_BYTES,
         hidden_size=4,
         facts={"model": "fake (none)"},
         tool_parser=settings.get("tool_parser", ""),

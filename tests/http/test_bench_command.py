@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.http.fake_server import WEIGHTS_BYTES
 from tests.http.server_process import ServerProcess
 
 from pagedc.runtime.cli import main
@@ -21,6 +22,10 @@ def test_every_request_is_counted(server: ServerProcess, capsys: pytest.CaptureF
         assert (row["requests"], row["failed"], row["output_tokens"]) == (6, 0, 24)
         assert row["goodput"] == row["requests_per_second"]
         assert row["ttft"]["median"] <= row["e2el"]["p99"]
+        assert row["steps"] == 24
+        assert row["bytes_read"] == 24 * WEIGHTS_BYTES
+        limit = row["read_bandwidth"]
+        assert row["share_of_bandwidth"] == row["bytes_read"] / row["seconds"] / limit > 0
 
 
 def test_a_rate_prints_a_table_and_draws(
@@ -32,6 +37,7 @@ def test_a_rate_prints_a_table_and_draws(
     assert main(["bench", "serve", server.url, *SHORT, *words]) == 0
     printed = capsys.readouterr().out
     assert "200 requests/s: " in printed
+    assert "GB/s, one pass a step" in printed
     assert "TTFT" in printed
     assert "failed" not in printed
     assert picture.read_bytes().startswith(b"\x89PNG")
