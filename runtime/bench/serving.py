@@ -52,8 +52,8 @@ def measure_serving(
     timeout: float,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Figures of each load in turn; of a server here its steps too, beside what reading each weight once in every
-    one takes. Raises PagedcError where no request of the warm-up or a load succeeds.
+    """Figures of each load in turn, and of a server here its steps beside the machine's read bandwidth, as if
+    each read every weight once. Raises PagedcError where no request of the warm-up or a load succeeds.
     """
     bodies = [request_body(ask, model, chat=chat, ignore_eos=ignore_eos) for ask in asks]
     if warmup:
