@@ -1,5 +1,6 @@
 // What benchmarks/linear.py times: reads, products in registers, and linear over copies of a matrix.
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include <chrono>
 
@@ -23,6 +24,7 @@ extern "C" Bench* bench_create(int threads, int64_t arena_bytes, int64_t x_bytes
   Bench* bench = new Bench{Team(threads), static_cast<uint8_t*>(aligned_alloc(1 << 21, arena_bytes)),
                            static_cast<float*>(aligned_alloc(4096, out_bytes)),
                            static_cast<bf16*>(aligned_alloc(4096, x_bytes))};
+  madvise(bench->arena, arena_bytes, MADV_HUGEPAGE);  // as weights are mapped
   memset(bench->arena, 0x3c, arena_bytes);  // an ordinary number in every format
   memset(bench->x, 0x3c, x_bytes);
   memset(bench->out, 0, out_bytes);

@@ -40,7 +40,8 @@ struct Tile {
   static constexpr int UNPACKED_TOKENS = TOKENS, UNPACKED_PANELS = 1;
 #endif
   static constexpr int ONE_PANELS = PANELS;  // of a tile of one token
-  static constexpr int AHEAD = 1024;         // bytes that tiles of several tokens prefetch by
+  // Bytes that tiles of several tokens prefetch by: three panels at once reach as far.
+  static constexpr int AHEAD = Format::CHAINS == 1 ? 3072 : 6144;
   static constexpr int ROUNDS = 6;           // of chunks that halve, when work is shared out
 };
 

@@ -53,7 +53,7 @@ TILES = {
     "unpacked": ((8, 1), (6, 2), (4, 3), (12, 1)),
 }
 QUICK = 2
-AHEAD = (0, 512, 2048)
+AHEAD = (1024, 2048, 4096)
 NAMES = ("ONE_PANELS", "TOKENS", "PANELS", "UNPACKED_TOKENS", "UNPACKED_PANELS", "AHEAD")
 MAX_TOTALS = 6  # kernels/cpu/linear.h
 
