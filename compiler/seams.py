@@ -138,6 +138,7 @@ def attention_forward(
     indices: torch.Tensor | None = None,
     block_indices: torch.Tensor | None = None,
     position_bias: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """What a module calls in place of its attention. The mask, where there is one, says what a token sees."""
@@ -152,11 +153,29 @@ def attention_forward(
         if selected is not None:
             _select_all(name, selected, query.shape[2])
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    if sinks is not None:
+        if softcap or s_aux is not None:
+            raise UnsupportedError(
+                f"{name}: attention with sinks of tokens beside a softcap or sinks of heads"
+            )
+        query, key, s_aux = _less_sinks(query, key, sinks, scale)
     window, cap = int(sliding_window or 0), float(softcap or 0.0)
     out = torch.ops.pagedc.attention(
         query, key, value, s_aux, attention_mask, scale, window, cap, position_bias
     )
     return out, None
+
+
+def _less_sinks(
+    query: torch.Tensor, key: torch.Tensor, sinks: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sinks [1, H, T, 1] of each token as sinks that are 0: every score is less by the token's own.
+
+    That is one more element of each query, of keys that have 1 there. → query, key and sinks [H].
+    """
+    query = torch.cat([query, sinks * (-1.0 / scale)], -1)
+    key = torch.cat([key, torch.ones_like(key[..., :1])], -1)
+    return query, key, query.new_zeros(query.shape[1])
 
 
 def experts_forward(

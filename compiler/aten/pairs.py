@@ -13,10 +13,12 @@ from torch.fx import Node as FxNode
 from pagedc.compiler.aten.attention_node import attention_node
 from pagedc.compiler.aten.builder import op_name
 from pagedc.compiler.aten.importer import Importer
+from pagedc.compiler.aten.linear import matmul
 from pagedc.compiler.aten.ranges import join
+from pagedc.compiler.aten.reduce import softmax
 from pagedc.compiler.aten.table import PAIRS, NoRuleError, op
 from pagedc.compiler.aten.values import TOKENS, Value, without_tokens
-from pagedc.compiler.aten.views import permute
+from pagedc.compiler.aten.views import permute, transpose
 from pagedc.compiler.graph import Node
 from pagedc.compiler.mask_forms import Mask, MaskError, Scores
 
@@ -167,7 +169,14 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    """q [.., H, T, D], k [.., Hkv, T, D], v [.., Hkv, T, Dv] → [.., H, T, Dv]."""
+    """q [.., H, T, D], k [.., Hkv, T, D], v [.., Hkv, T, Dv] → [.., H, T, Dv].
+
+    Inside a token, without keys of others, they are [.., T, N, D].
+    """
+    if mask is None and not is_causal and k.token_axis == v.token_axis == len(k.shape) - 3:
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        scores = importer.pointwise("mul", matmul(importer, q, transpose(importer, k, -1, -2)), float(scale))
+        return matmul(importer, softmax(importer, scores, -1), v)
     if mask is None and not is_causal:
         raise importer.unsupported("attention that is not causal; pagedc compiles decoders")
     scale = q.shape[-1] ** -0.5 if scale is None else scale

@@ -116,6 +116,16 @@ def join(importer: Importer, values: Sequence[Value], dim: int, shape: tuple[int
     return Value(importer.add("cat", nodes, without_tokens(shape), axis=axis), shape)
 
 
+@op("aten.flip")
+def flip(importer: Importer, x: Value, dims: Sequence[int]) -> Value:
+    """Entry by entry: axes that are turned around are short."""
+    for dim in (dim % len(x.shape) for dim in dims):
+        importer.axis(x, dim)
+        parts = [slice_along(importer, x, dim, index, index + 1) for index in reversed(range(x.shape[dim]))]
+        x = join(importer, parts, dim, x.shape)
+    return x
+
+
 @op("aten.stack")
 def stack(importer: Importer, values: Sequence[Value], dim: int = 0) -> Value:
     dim %= len(importer.out_shape())

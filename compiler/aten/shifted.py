@@ -7,6 +7,8 @@ again. The tokens without the last one are T - 1; what the first one has, joined
 from collections.abc import Sequence
 from typing import Any
 
+from torch.fx import Node as FxNode
+
 from pagedc.compiler.aten.importer import Importer
 from pagedc.compiler.aten.linear import by_block
 from pagedc.compiler.aten.ranges import join
@@ -29,6 +31,10 @@ def shifted_value(importer: Importer, name: str, *arguments: Any) -> Value | Shi
             return _convolved(importer, x, weight, bias, stride, padding, dilation, groups)
     if name in JOINS:
         return _joined(importer, *arguments)
+    if name == "aten.slice" and _is_whole(importer.current):
+        return arguments[0]  # type: ignore[no-any-return]
+    if name == "aten.unfold":
+        return _windows(importer, *arguments)
     raise importer.unsupported("a few tokens more or less than the sequence")
 
 
@@ -41,6 +47,23 @@ def _joined(importer: Importer, values: Sequence[Any], dim: int = 0) -> Value:
     if dim != x.value.token_axis or x.added or x.removed != 1 or first.shape[dim] != 1:
         raise importer.unsupported("tokens joined to tokens")
     return delay(importer, x.value, 1, first)
+
+
+@op("aten.unfold")
+def unfold(importer: Importer, *_: Any) -> Value:
+    raise importer.unsupported("windows of tokens that nothing stands before")
+
+
+def _windows(importer: Importer, x: Shifted, dim: int, size: int, step: int) -> Value:
+    """x [.., T + size - 1] along its last axis as [.., T, size]: each token with those before it."""
+    value = x.value
+    if dim % len(value.shape) != len(value.shape) - 1 or value.token_axis != len(value.shape) - 1:
+        raise importer.unsupported("windows along another axis than the tokens")
+    if step != 1 or x.added != size - 1 or x.removed:
+        raise importer.unsupported("windows that are not a token's own")
+    tokens = [delay(importer, value, back, x.first) for back in range(size - 1, 0, -1)] + [value]
+    parts = [importer.reshape(part, (*part.shape, 1)) for part in tokens]
+    return join(importer, parts, len(value.shape), (*value.shape, size))
 
 
 def _convolved(
@@ -81,6 +104,14 @@ def _by_group(importer: Importer, x: Shifted, weight: Value, groups: int) -> Val
     weights = permute(importer, importer.reshape(weight, (groups, rows // groups, width * taps)), (0, 2, 1))
     result = by_block(importer, inputs, weights)
     return Value(importer.reshape_node(result.node, (1, rows)), (1, rows, TOKENS))
+
+
+def _is_whole(node: FxNode | None) -> bool:
+    """Whether a slice is all of what it is cut from."""
+    if node is None:
+        return False
+    sizes = [[str(size) for size in part.meta["val"].shape] for part in (node, node.all_input_nodes[0])]
+    return sizes[0] == sizes[1]
 
 
 def _one(argument: Any) -> Any:

@@ -29,9 +29,12 @@ def test_only_chosen_experts_are_computed(name: str, grouped: int) -> None:
     assert difference(graph, model) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["gemma3", "cohere_compass_text", "zaya"])
+@pytest.mark.parametrize("name", ["gemma3", "cohere_compass_text", "zaya", "inkling2_text"])
 def test_is_traced(name: str) -> None:
-    """Ids put in place by a mask; rotations for each kind of layer; convolutions of padded tokens."""
+    """Ids put in place by a mask; rotations for each kind of layer; convolutions of padded tokens.
+
+    Sinks of tokens, windows of tokens with weights of their own, and attention inside a token.
+    """
     config, model, _ = small_model(name)
     assert difference(trace(config), model) < 1e-4
 
