@@ -18,7 +18,7 @@ from pagedc.compiler.checkpoint import open_checkpoint
 from pagedc.compiler.checkpoint.base import QuantizedTensor
 
 GROUP = 128
-TINY = 6e-8  # the least float16: the scale of a group of zeros
+TINY = 2.0**-24  # the least float16: the scale of a group of zeros
 GROUPS = {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "symmetric": True}}
 ROWS = {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "int", "symmetric": True}}
 PACKED: dict[str, Any] = {"quant_method": "compressed-tensors"}
