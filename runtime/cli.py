@@ -250,6 +250,7 @@ def _serve(options: argparse.Namespace) -> int:
     finally:
         for engine in spawned:
             engine.end()
+        gc.enable()
 
 
 def _chat(options: argparse.Namespace) -> int:

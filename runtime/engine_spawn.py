@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import NamedTuple
 
 from pagedc.runtime.errors import EngineError
 from pagedc.runtime.read_ahead import read_ahead
+from pagedc.runtime.run_module import RUN_MODULE
 
-# -P: a numpy.py in the working directory is not what is meant.
-ENGINE_COMMAND = (sys.executable, "-P", "-m", "pagedc.runtime.run_module", "pagedc.runtime.engine_process")
+ENGINE_COMMAND = (*RUN_MODULE, "pagedc.runtime.engine_process")
 # An engine multiplies nothing with numpy. That numpy's library starts no threads takes 40 ms off its import.
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 

@@ -1,7 +1,8 @@
 """Have the kernel read weights before they are needed.
 
 They are read through a map with huge pages, as an engine maps them: so they come into the page cache as huge
-pages, 2 MiB at a time. (MADV_WILLNEED reads some MiB at most, and into small pages.)
+pages, 2 MiB at a time. (MADV_WILLNEED reads some MiB at most, and into small pages.) A kernel before Linux
+5.14 cannot: there the file is read as any other.
 """
 
 import ctypes
@@ -10,7 +11,8 @@ import threading
 from pathlib import Path
 
 _PROT_READ, _MAP_SHARED = 1, 1
-_MADV_HUGEPAGE, _MADV_POPULATE_READ = 14, 22  # the latter since Linux 5.14
+_MADV_HUGEPAGE, _MADV_POPULATE_READ = 14, 22
+CHUNK = 64 << 20  # bytes mapped or asked for at once: whole huge pages
 
 _libc = ctypes.CDLL(None)
 _libc.mmap.restype = ctypes.c_void_p
@@ -27,12 +29,15 @@ def read_ahead(package: Path) -> threading.Thread:
 
 
 def _read_all(package: Path) -> None:
-    for path in sorted((package / "weights").glob("*.safetensors")):
-        try:
-            with path.open("rb") as file:
-                _read(file.fileno(), os.fstat(file.fileno()).st_size)
-        except OSError:
-            return
+    try:
+        for path in sorted((package / "weights").glob("*.safetensors")):
+            with path.open("rb", buffering=0) as file:
+                if not _populate_cache(file.fileno(), os.fstat(file.fileno()).st_size):
+                    buffer = bytearray(1 << 20)
+                    while file.readinto(buffer):
+                        pass
+    except OSError:
+        return
 
 
 def ask_for_huge_pages(address: int, size: int) -> None:
@@ -40,17 +45,28 @@ def ask_for_huge_pages(address: int, size: int) -> None:
     _libc.madvise(address, size, _MADV_HUGEPAGE)
 
 
-def populate(address: int, size: int) -> None:
-    """Have every page of a map of a file there, from the disk if need be; a kernel that cannot does nothing.
+def populate(address: int, size: int) -> bool:
+    """Have every page of a map of a file there, from the disk if need be; False where the kernel cannot.
 
-    (Python's own mmap.madvise holds the interpreter's lock while it waits for the disk; ctypes does not.)
+    (Python's own mmap.madvise holds the interpreter's lock while it waits for the disk; ctypes does not. A
+    signal is handled between two chunks.)
     """
-    _libc.madvise(address, size, _MADV_POPULATE_READ)
+    return all(
+        _libc.madvise(address + begin, min(CHUNK, size - begin), _MADV_POPULATE_READ) == 0
+        for begin in range(0, size, CHUNK)
+    )
 
 
-def _read(descriptor: int, size: int) -> None:
-    address = _libc.mmap(None, size, _PROT_READ, _MAP_SHARED, descriptor, 0)
-    if address not in (None, ctypes.c_void_p(-1).value):  # as of an empty file
-        ask_for_huge_pages(address, size)
-        populate(address, size)
-        _libc.munmap(address, size)
+def _populate_cache(descriptor: int, size: int) -> bool:
+    """One chunk after the other, for what is mapped counts as this process's memory."""
+    for begin in range(0, size, CHUNK):
+        length = min(CHUNK, size - begin)
+        address = _libc.mmap(None, length, _PROT_READ, _MAP_SHARED, descriptor, begin)
+        if address in (None, ctypes.c_void_p(-1).value):
+            return False
+        ask_for_huge_pages(address, length)
+        is_there = populate(address, length)
+        _libc.munmap(address, length)
+        if not is_there:
+            return False
+    return True

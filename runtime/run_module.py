@@ -7,6 +7,9 @@ import gc
 import importlib
 import sys
 
+# -P: a numpy.py in the working directory is not what is meant.
+RUN_MODULE = (sys.executable, "-P", "-m", "pagedc.runtime.run_module")
+
 if __name__ == "__main__":
     gc.disable()
     module = importlib.import_module(sys.argv.pop(1))

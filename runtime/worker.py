@@ -8,14 +8,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 from pagedc.runtime.errors import EngineError
 from pagedc.runtime.frames import FrameReader, frame
+from pagedc.runtime.run_module import RUN_MODULE
 
-# -P: a numpy.py in the working directory is not what is meant.
-_RUN = (sys.executable, "-P", "-m", "pagedc.runtime.run_module")
 PATIENCE = 60.0  # seconds, by the clock, for it to import what it needs or to answer, on the busiest machine
 # What Python itself needs to start; what comes from outside has no business with the rest, such as keys.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
@@ -34,7 +32,7 @@ class Worker:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [*_RUN, module, str(theirs.fileno()), str(time_limit)],
+                    [*RUN_MODULE, module, str(theirs.fileno()), str(time_limit)],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,  # what it has to say comes through the socket

@@ -63,7 +63,7 @@ def measure_serving(
         before = read_steps(address, model)
         figures = _offer(address, bodies, load, objectives, timeout, seed)
         after = read_steps(address, model)
-        if before is not None and after is not None:
+        if before is not None and after is not None and before.total < after.total:  # the same engine
             figures["steps"] = after.total - before.total
             figures["bytes_read"] = figures["steps"] * after.weights_bytes
         settings = {"rate": load.rate, "burstiness": load.burstiness, "concurrency": load.concurrency}

@@ -1,5 +1,6 @@
 """What the commands take, refuse and print."""
 
+import gc
 import json
 import platform
 import subprocess
@@ -83,6 +84,11 @@ def test_options_reach_the_engine() -> None:
     assert options.max_num_seqs == 3
     assert (options.max_num_batched_tokens, options.max_model_len, options.prefix_cache) == (4, 5, False)
     assert engine_options(parse()).prefix_cache
+
+
+def test_garbage_is_collected_after_a_server_that_could_not_start(tmp_path: Path) -> None:
+    assert main(["serve", str(tmp_path)]) == 4
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("command", ["serve", "chat", "inspect"])
