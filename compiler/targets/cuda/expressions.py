@@ -99,8 +99,7 @@ class ExpressionPrinter(expressions.ExpressionPrinter):
             position = (
                 f"{position} + {where}" if expr.stride == 1 else f"{position} + {expr.stride} * {where}"
             )
-        is_single = not expr.args and not offset.terms
-        mask = f", {self.tile.mask}, other=0" if self.tile.mask and not is_single else ""
+        mask = f", {self.tile.mask}, other=0" if self.tile.mask and not _is_single(expr) else ""
         load = f"tl.load({self.memory.pointers[node]} + {position}{mask})"
         if expr.dtype == "bfloat16":
             return f"{load}.to(tl.float32)"
@@ -125,3 +124,8 @@ class ExpressionPrinter(expressions.ExpressionPrinter):
             if exponent.number == -0.5:
                 return f"tl.rsqrt({x})"
         return f"power({x}, {self.text(exponent)})"
+
+
+def _is_single(expr: Expr) -> bool:
+    """Whether all lanes have the same value: then it has no mask, for its address is not a block of them."""
+    return not (expr.offset and expr.offset.terms) and all(_is_single(value) for value in expr.args)

@@ -108,3 +108,15 @@ def test_equal_kernels_print_equally_and_index_what_lies_as_one_as_one() -> None
     assert text == printed()
     assert "tl.load(in0 + i0, (i0 < 24), other=0)" in text
     assert "//" not in text  # three loops over one run of memory are one index
+
+
+def test_one_value_for_all_lanes_is_read_without_a_mask() -> None:
+    """Triton takes no block of lanes as the mask of one address: a gathered value's is computed."""
+    build = Builder()
+    x = build.embedded(9)
+    index = build.add("topk_index", (x,), (1,), "int32", k=1)
+    picked = build.add("gather", (x, index), (1,), axis=0)
+    graph = build.done(build.add("mul", (x, build.add("expand", (picked,), (9,))), (9,)))
+    loads = [line for line in print_body(plan(graph, every=9)).splitlines() if "+ tl.load(" in line]
+    assert len(loads) == 1
+    assert loads[0].count("other=0") == 1  # of x itself
