@@ -212,18 +212,19 @@ class AsyncEngine:
 
     async def _boot(self) -> None:
         """Start a process and see it ready; on failure `_ready` holds the reason."""
-        self.spawn()
-        client = self._client
-        assert client is not None
         assert self._ready is not None
-        ready = self._ready
+        ready, client = self._ready, None
         try:
+            self.spawn()
+            client = self._client
+            assert client is not None
             await client.connect(self._take, self._lost)
             ready.set_result(await client.ready())
             self.start_seconds = client.age
         except PagedcError as error:
             self._client = None
-            await client.close()
+            if client is not None:
+                await client.close()
             ready.set_exception(error)
             ready.exception()  # it may be that nobody waits
 

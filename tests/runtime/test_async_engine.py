@@ -183,13 +183,14 @@ def test_kill_9_from_outside(tmp_path: Path) -> None:
         assert engine._client is not None
         pid = engine._client._process.pid
         open_request = await begin(engine, "a", max_tokens=60)
+        (tmp_path / HOLD).touch()  # it does not end meanwhile, however slow this process is
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(EngineDeadError, match="killed by signal 9"):
             await open_request
         async with asyncio.timeout(60):
             assert len(await tokens_of(engine.generate("b", [1], params()))) == 5
 
-    run(test)
+    run(test, str(tmp_path))
 
 
 def test_a_restart_that_fails_says_why_and_is_tried_again(tmp_path: Path) -> None:
@@ -208,6 +209,26 @@ def test_a_restart_that_fails_says_why_and_is_tried_again(tmp_path: Path) -> Non
                     continue
 
     run(test, str(tmp_path / "once"))
+
+
+def test_a_restart_without_a_process_is_tried_again() -> None:
+    async def test(engine: AsyncEngine) -> None:
+        command, engine._command = engine._command, ("/no/such/program",)  # as where no memory is left
+        with pytest.raises(EngineDeadError):
+            await tokens_of(engine.generate("a", [KILL], params()))
+        with pytest.raises(EngineError, match="/no/such/program cannot be started"):
+            await tokens_of(engine.generate("b", [1], params()))
+        while engine.num_restarts < 2:
+            await asyncio.sleep(0.01)
+        engine._command = command
+        while True:
+            try:
+                assert len(await tokens_of(engine.generate("c", [1], params()))) == 5
+                return
+            except EngineError:
+                continue
+
+    run(test)
 
 
 def test_a_start_that_fails_says_why() -> None:
