@@ -5,29 +5,13 @@ imported here. A package's own launcher runs `python -m pagedc.runtime.cli serve
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from pagedc.runtime.errors import PagedcError, UsageError
-
-if TYPE_CHECKING:
-    from pagedc.runtime.share import Share
-
-_UNITS = {
-    "": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "ki": 2**10,
-    "mi": 2**20,
-    "gi": 2**30,
-    "ti": 2**40,
-}
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+from pagedc.runtime.option_values import duration, integer, num_bytes, number, seconds, share
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,7 +64,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     listen = parser.add_argument_group("listening")
     listen.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
     listen.add_argument(
-        "--port", type=_integer(0, 65535), default=8000, help="0 takes a free one (default: %(default)s)"
+        "--port", type=integer(0, 65535), default=8000, help="0 takes a free one (default: %(default)s)"
     )
     listen.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="keys that clients must send, one a line"
@@ -108,21 +92,21 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_argument_group("engine")
     engine.add_argument(
         "--memory",
-        type=_share(_bytes),
+        type=share(num_bytes),
         metavar="SIZE[:W:W…]",
         help="for weights, activations and KV cache of all packages, like 8GiB; with 8GiB:3:1 "
         "what is left beyond their needs is shared by weight",
     )
     engine.add_argument(
         "--threads",
-        type=_share(_integer(1, 4096)),
+        type=share(integer(1, 4096)),
         metavar="N[:W:W…]",
         help="of all packages, shared alike or by weight (default: the cores of this process)",
     )
     _add_engine_options(engine)
     engine.add_argument(
         "--idle-unload",
-        type=_duration,
+        type=duration,
         metavar="TIME",
         help="end an engine that had no request for so long, like 10m; the next request starts it again",
     )
@@ -137,30 +121,34 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-waiting",
-        type=_integer(0, 10**6),
+        type=integer(0, 10**6),
         default=256,
         metavar="N",
         help="sequences that may wait before 429",
     )
     limits.add_argument(
         "--max-connections",
-        type=_integer(1, 10**6),
+        type=integer(1, 10**6),
         default=1024,
         metavar="N",
         help="open connections before 503",
     )
     limits.add_argument(
-        "--max-body-size", type=_bytes, default=4 << 20, metavar="SIZE", help="of a request (default: 4MiB)"
+        "--max-body-size",
+        type=num_bytes,
+        default=4 << 20,
+        metavar="SIZE",
+        help="of a request (default: 4MiB)",
     )
     limits.add_argument(
         "--step-timeout",
-        type=_duration,
+        type=duration,
         default=300.0,
         metavar="TIME",
         help="an engine that takes longer for one step is hung, and started again (default: 300s)",
     )
     limits.add_argument(
-        "--drain-timeout", type=_seconds, default=30.0, metavar="S", help="for running requests after SIGTERM"
+        "--drain-timeout", type=seconds, default=30.0, metavar="S", help="for running requests after SIGTERM"
     )
     log = parser.add_argument_group("log")
     log.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
@@ -174,12 +162,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_engine_options(group: "argparse._ArgumentGroup | argparse.ArgumentParser") -> None:
-    group.add_argument("--max-num-seqs", type=_integer(1, 65536), metavar="N", help="sequences in one step")
+    group.add_argument("--max-num-seqs", type=integer(1, 65536), metavar="N", help="sequences in one step")
     group.add_argument(
-        "--max-num-batched-tokens", type=_integer(1, 1 << 20), metavar="N", help="tokens in one step"
+        "--max-num-batched-tokens", type=integer(1, 1 << 20), metavar="N", help="tokens in one step"
     )
     group.add_argument(
-        "--max-model-len", type=_integer(1, 1 << 30), metavar="N", help="tokens of prompt and answer"
+        "--max-model-len", type=integer(1, 1 << 30), metavar="N", help="tokens of prompt and answer"
     )
     group.add_argument(
         "--no-prefix-cache", action="store_true", help="never reuse the KV cache of an equal prefix"
@@ -189,9 +177,9 @@ def _add_engine_options(group: "argparse._ArgumentGroup | argparse.ArgumentParse
 def _add_chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="PACKAGE|URL", help="a package, or the address of a server")
     parser.add_argument("--system", metavar="TEXT", help="the system's message")
-    parser.add_argument("--temperature", type=_number(0, 2), help="0 = always the likeliest token")
-    parser.add_argument("--max-tokens", type=_integer(1, 1 << 30), metavar="N", help="of one answer")
-    parser.add_argument("--seed", type=_integer(-(2**63), 2**63 - 1), help="the same answers again")
+    parser.add_argument("--temperature", type=number(0, 2), help="0 = always the likeliest token")
+    parser.add_argument("--max-tokens", type=integer(1, 1 << 30), metavar="N", help="of one answer")
+    parser.add_argument("--seed", type=integer(-(2**63), 2**63 - 1), help="the same answers again")
     parser.add_argument("--model", metavar="NAME", help="at a URL: which model (default: the first)")
     parser.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="at a URL: its first line is the key"
@@ -202,10 +190,10 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
 def _add_own_engine(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_argument_group("engine, for a PACKAGE")
     engine.add_argument(
-        "--memory", type=_bytes, metavar="SIZE", help="for weights, activations and KV cache, like 8GiB"
+        "--memory", type=num_bytes, metavar="SIZE", help="for weights, activations and KV cache, like 8GiB"
     )
     engine.add_argument(
-        "--threads", type=_integer(1, 4096), metavar="N", help="default: the cores of this process"
+        "--threads", type=integer(1, 4096), metavar="N", help="default: the cores of this process"
     )
     _add_engine_options(engine)
 
@@ -291,57 +279,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "verify": _verify,
     "bench": _bench,
 }
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[+-]?\d{1,19}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
-        return value
-
-    return parse
-
-
-_seconds = _number(0, 86400)
-
-
-def _bytes(text: str) -> int:
-    """Bytes of "8GiB", "500MB" or "123456"."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
-    if match is None or match[2] == "i" or (size := int(float(match[1]) * _UNITS[match[2]])) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 8GiB or 500MB")
-    return size
-
-
-def _share(amount: Callable[[str], int]) -> "Callable[[str], Share]":
-    def parse(text: str) -> "Share":
-        from pagedc.runtime.share import Share
-
-        total, *weights = text.split(":")
-        return Share(amount(total), tuple(map(_number(0.001, 1e6), weights)))
-
-    return parse
-
-
-def _duration(text: str) -> float:
-    """Seconds of "90", "90s", "10m" or "1h"."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip().lower())
-    if match is None or not 0 < (seconds := float(match[1]) * _SECONDS[match[2]]) <= 30 * 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90s, 10m or 1h")
-    return seconds
 
 
 if __name__ == "__main__":
