@@ -1,18 +1,17 @@
 """From the graph to a program: what makes one kernel, what lives in memory, what runs when."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pagedc.compiler.epilogues import fuse_epilogues
 from pagedc.compiler.errors import InternalError, UnsupportedError
-from pagedc.compiler.graph import INDEX, STATEFUL, Graph, Node
+from pagedc.compiler.flat_operands import FREE, root_of, store_operands, view_of
+from pagedc.compiler.graph import Graph, Node
 from pagedc.compiler.memory_plan import plan_memory
 from pagedc.compiler.program import Buffer, Call, Operand, Program, RowFunction, Weight
 from pagedc.compiler.rows.kernel import RowKernel
 from pagedc.compiler.rows.plan import build_kernel
 
-FREE = INDEX - {"cat", "iota"}  # ops that move no data
-STRIDED = STATEFUL | {"attention", "linear"}  # anchors that may read part of a row
 MAX_LOCALS = 1 << 16  # elements on a thread's stack
 
 
@@ -38,15 +37,15 @@ class _Lowering:
 
     def run(self) -> Program:
         """The calls and what they use."""
-        self._store_operands()
+        store_operands(self.graph)
         self.graph.sort()
         self._find_readers()
         self._prologue()
         for node in self.graph.nodes:
             if node.is_anchor or node.op == "select_rows":
-                self._rows_before(node)
+                self._rows_for(node.inputs)
                 self._anchor(node)
-        self._rows_for([self.graph.logits], self.graph.logits.origin)
+        self._rows_for([self.graph.logits])
         self.program.logits = self._operand(self.graph.logits).buffer
         self.program.weights = list(self.weights.values())
         self.program.row_functions = list(self.functions.values())
@@ -58,69 +57,13 @@ class _Lowering:
         self._lifetimes()
         plan_memory(self.program)
 
-    # What must lie in memory.
-
-    def _store_operands(self) -> None:
-        """Give each anchor operands that lie flat in a row of some buffer: a copy where they do not."""
-        copies: dict[Node, Node] = {}
-        for node in list(self.graph.nodes):
-            if not (node.is_anchor or node.op == "select_rows"):
-                continue
-            whole = node.op not in STRIDED or (
-                node.op == "linear" and node.inputs[0].size != node.inputs[0].shape[-1]
-            )
-            node.inputs = tuple(self._flat(value, copies, whole) for value in node.inputs)
-        self.graph.output = self._flat(self.graph.logits, copies, whole=True)
-        self.graph.nodes.extend(copies.values())
-
-    def _flat(self, value: Node, copies: dict[Node, Node], whole: bool) -> Node:
-        """The value, or a copy; `whole` wants a buffer of its own: rows of several vectors have no stride."""
-        view = self._view(value)
-        if value.domain == "const" or (view is not None and (not whole or view[0].size == value.size)):
-            return value
-        if value not in copies:
-            copies[value] = Node(
-                "cast",
-                (value,),
-                value.shape,
-                value.dtype,
-                value.domain,
-                {},
-                value.origin,
-                f"{value.name}_copy",
-            )
-        return copies[value]
-
-    def _view(self, value: Node) -> tuple[Node, int] | None:
-        """The stored value that `value` is a run of, and where it starts; None where it is not contiguous."""
-        offset = 0
-        while value.op in FREE:
-            source = value.inputs[0]
-            if value.op == "slice":
-                axis, (start, _, step) = value.attrs["axis"], value.attrs["range"]
-                if step != 1 or any(size != 1 for size in value.shape[:axis]):
-                    return None
-                stride = 1
-                for size in source.shape[axis + 1 :]:
-                    stride *= size
-                offset += start * stride
-            elif value.op == "expand":
-                return None
-            elif value.op == "permute":
-                kept = [axis for axis in value.attrs["axes"] if source.shape[axis] != 1]
-                if kept != sorted(kept):
-                    return None
-            value = source
-        return None if value.domain == "const" else (value, offset)
-
     def _find_readers(self) -> None:
         """Who needs each computed value, looking through index maps."""
         for node in self.graph.nodes:
             if node.op in FREE and node.domain != "const":
                 continue
             for value in node.inputs:
-                for root in _roots(value):
-                    self.readers.setdefault(root, set()).add(node)
+                self.readers.setdefault(root_of(value), set()).add(node)
 
     # Row kernels.
 
@@ -136,10 +79,7 @@ class _Lowering:
         nodes = [node for node in self.graph.nodes if node in early and _is_computed(node)]
         self._kernel(nodes)
 
-    def _rows_before(self, anchor: Node) -> None:
-        self._rows_for(list(anchor.inputs), anchor.origin)
-
-    def _rows_for(self, values: list[Node], origin: str) -> None:
+    def _rows_for(self, values: Iterable[Node]) -> None:
         """One kernel of all row ops that these values still need."""
         needed: set[Node] = set()
         stack = list(values)
@@ -183,11 +123,7 @@ class _Lowering:
         self.program.calls.append(call)
 
     def _is_read_outside(self, node: Node, inside: set[Node]) -> bool:
-        return (
-            node is self.graph.logits
-            or any(reader not in inside for reader in self.readers.get(node, ()))
-            or any(node in _roots(value) for value in [self.graph.logits] if value.op in FREE)
-        )
+        return node is root_of(self.graph.logits) or not self.readers.get(node, set()) <= inside
 
     def _function(self, kernel: RowKernel, nodes: list[Node]) -> RowFunction:
         body = self.print_body(kernel)
@@ -275,7 +211,7 @@ class _Lowering:
         call.layer = node.attrs["layer"]
 
     def _operand(self, value: Node) -> Operand:
-        view = self._view(value)
+        view = view_of(value)
         if view is None:
             raise InternalError(f"{value.name} does not lie flat")
         return Operand(self._buffer(view[0]), view[1])
@@ -320,10 +256,3 @@ def _buffer_name(node: Node) -> str:
 
 def _is_computed(node: Node) -> bool:
     return node.is_row_op and node.op not in FREE
-
-
-def _roots(value: Node) -> list[Node]:
-    """What an index map reads in the end."""
-    while value.op in FREE:
-        value = value.inputs[0]
-    return [value]
