@@ -158,18 +158,28 @@ def usable_cores() -> int:
     return num_cores if quota is None else max(1, min(num_cores, int(quota)))
 
 
-def measure_available_memory() -> int:
+def measure_available_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that may still be taken without swapping, a container's limit considered."""
     meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(meminfo["MemAvailable"].split()[0]) * 1024
-    for limit, usage in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    for folder, limit, usage in (
+        (cgroup, "memory.max", "memory.current"),
+        (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
-        limit_text, usage_text = _read(limit), _read(usage)
+        limit_text, usage_text = _read(folder / limit), _read(folder / usage)
         if limit_text.isdigit() and usage_text.isdigit():
-            available = min(available, max(int(limit_text) - int(usage_text), 0))
+            taken = int(usage_text) - _cached_files(folder)
+            available = min(available, max(int(limit_text) - taken, 0))
     return available
+
+
+def _cached_files(cgroup: Path) -> int:
+    """Bytes of a container's usage that the kernel gives back when they are needed: weights that were read
+    ahead are among them, and would else count twice.
+    """
+    counts = dict(line.split() for line in _read(cgroup / "memory.stat").splitlines())
+    names = ("active_file", "inactive_file")  # version 1 has those of the groups inside as total_…
+    return sum(int(counts.get(f"total_{name}", counts.get(name, 0))) for name in names)
 
 
 def _cgroup_cpu_quota() -> float | None:
@@ -183,7 +193,7 @@ def _cgroup_cpu_quota() -> float | None:
     return None
 
 
-def _read(path: str) -> str:
+def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text().strip()
     except OSError:

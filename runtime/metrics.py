@@ -96,7 +96,7 @@ class Metrics:
         self.request_generation_tokens = Histogram(_TOKENS)
         self.finished: Counter[str] = Counter()  # sequences by finish_reason
         self.boot_seconds: dict[str, float] = {}  # by phase
-        self.weights_bytes = 0  # that a step reads from this machine's memory; 0 = they lie on a device
+        self.weights_bytes = 0  # in this machine's memory; 0 = they lie on a device
         self.num_http_requests = 0  # generation requests that are open in the server
 
 
@@ -191,7 +191,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[ModelFigures], float]], ...] = (
     ),
     (
         "weights_bytes",
-        "Weights that a step reads from this machine's memory, 0 where they lie on a device",
+        "Packed weights in this machine's memory, 0 where they lie on a device",
         lambda model: model.metrics.weights_bytes,
     ),
     ("model_awake", "Whether the model's engine runs, 0 or 1", lambda model: model.is_awake),

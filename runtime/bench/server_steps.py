@@ -12,7 +12,7 @@ class Steps(NamedTuple):
     """Of one model."""
 
     total: int  # since its engine started
-    weights_bytes: int  # that one reads
+    weights_bytes: int  # that one reads, unless it passes over experts
 
 
 def is_this_machine(host: str) -> bool:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from tests.runtime.packages import make_manifest
 
@@ -71,3 +73,32 @@ def test_options_that_contradict_one_another() -> None:
 
 def test_available_memory_is_measured() -> None:
     assert measure_available_memory() > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit", "usage", "stat"),
+    [
+        (".", "memory.max", "memory.current", "anon 500\nactive_file 300\ninactive_file 100"),
+        (
+            "memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "active_file 3\ninactive_file 1\ntotal_active_file 300\ntotal_inactive_file 100",
+        ),
+    ],
+)
+def test_files_that_are_cached_take_no_memory_of_a_container(
+    folder: str, limit: str, usage: str, stat: str, tmp_path: Path
+) -> None:
+    cgroup = tmp_path / folder
+    cgroup.mkdir(exist_ok=True)
+    (cgroup / limit).write_text("1000\n")
+    (cgroup / usage).write_text("900\n")
+    assert measure_available_memory(tmp_path) == 100
+    (cgroup / "memory.stat").write_text(stat)
+    assert measure_available_memory(tmp_path) == 500
+
+
+def test_a_container_without_a_limit_has_all_memory(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("max\n")
+    assert measure_available_memory(tmp_path) > 1 << 20
