@@ -84,7 +84,12 @@ class Comparison:
             num_tokens=self._num_rows,
             top1_agreement=self._same / self._num_rows,
             mean_kl=self._kl / self._num_rows,
-            perplexity=math.exp(self._loss / self._num_targets),
-            reference_perplexity=math.exp(self._reference_loss / self._num_targets),
+            perplexity=_exp(self._loss / self._num_targets),
+            reference_perplexity=_exp(self._reference_loss / self._num_targets),
             max_relative_error=self._error,
         )
+
+
+def _exp(x: float) -> float:
+    """Infinite where it is too large, as of logits that damaged weights make; `math.exp` raises."""
+    return float(torch.tensor(x, dtype=torch.float64).exp())

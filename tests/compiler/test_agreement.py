@@ -65,3 +65,9 @@ def test_shortfalls_say_value_and_floor() -> None:
         "mean kl 0.001 > 0.0008",
         "max relative error 0.5 > 0.0001",
     ]
+
+
+def test_logits_beyond_all_measure_are_a_shortfall() -> None:
+    found = compare(torch.zeros(2, 2), torch.tensor([[1e30, 0.0], [0.0, 1.0]]), [1])
+    assert found.perplexity == math.inf
+    assert "perplexity change inf > 1" in found.shortfalls(Floors(perplexity_change=1))
