@@ -1,7 +1,7 @@
 """The seams of experts that a class computes itself, without transformers' interface for them.
 
-Each takes the place of a method while a module is traced (compiler/state_seams.py), and says with the chosen
-experts' indexes what the method says with loops over experts, or with tokens sorted by expert.
+Each takes the place of a method while a module is traced (compiler/installed_seams.py), and says with the
+chosen experts' indexes what the method says with loops over experts, or with tokens sorted by expert.
 """
 
 from collections.abc import Callable

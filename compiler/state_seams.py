@@ -1,24 +1,18 @@
 """The seams of layers that carry state from token to token.
 
 State-space and linear-attention layers call functions of kernel libraries by well-known names, which a
-modelling file declares with a fallback in torch. While a module is traced, those functions in the files of
-its own layers are pagedc's: each says in row ops what it prepares, around one custom op for the recurrence.
+modelling file declares with a fallback in torch. Here they say in row ops what they prepare, around one
+custom op for the recurrence; compiler/installed_seams.py puts them in their place.
 Convolutions need no seam: the importer knows a causal one by its shape.
 """
 # ruff: noqa: N803  A, B, C and D are the interfaces' names, given as keywords
 
-import contextlib
-import inspect
-import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from pagedc.compiler.errors import UnsupportedError
-from pagedc.compiler.expert_seams import SORTED, experts_after, experts_before, looped_experts, sorted_experts
-from pagedc.compiler.seams import adapters_by_language, select_within_budget
 
 Tensor = torch.Tensor
 
@@ -226,71 +220,3 @@ def attention_by_blocks(
     out = torch.ops.pagedc.linear_recurrence(q, k, v, decay, None, None)
     out = self.norm(out.flatten(2))
     return self.out_proj(torch.sigmoid(self.output_gate(hidden_states)) * out), None
-
-
-# By the name that a kernel library has for a function of a file, or that a module's class has for a method,
-# with the attributes that the method reads.
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "selective_scan_fn": selective_scan,
-    "mamba_chunk_scan_combined": chunk_scan,
-    "chunk_gated_delta_rule": gated_delta_rule,
-    "chunk_kda": gated_delta_rule,
-    "rwkv_linear_attention": weighted_average,
-}
-METHODS: tuple[tuple[str, Callable[..., Any], tuple[str, ...]], ...] = (
-    ("_rnn_scan", gated_sum, ()),
-    ("forward", matrix_memory, ()),
-    ("forward", attention_by_blocks, ("slope_rate", "qkv_proj", "output_gate", "out_proj", "norm")),
-    ("forward", looped_experts, ()),
-    ("forward", sorted_experts, (*SORTED, "activation")),
-    ("map", experts_before, SORTED),
-    ("reduce", experts_after, SORTED),
-    ("forward", select_within_budget, ("token_budget",)),
-    ("lang_adapter", adapters_by_language, ("adapter_modules",)),
-)
-
-
-@contextlib.contextmanager
-def installed(model: torch.nn.Module) -> Iterator[None]:
-    """While a model is traced, the functions that it calls for its recurrences are pagedc's."""
-    replaced: list[tuple[Any, str, Any]] = []
-    classes = {type(module): module for module in model.modules()}
-    for file in dict.fromkeys(sys.modules[cls.__module__] for cls in classes):
-        for name, function in vars(file).items():
-            if _interface(function) in FUNCTIONS:
-                replaced.append((file, name, _without_state(FUNCTIONS[_interface(function)])))
-    for cls, module in classes.items():
-        for name, seam, read in METHODS:
-            has = name in vars(cls) and all(hasattr(module, attribute) for attribute in read)
-            if has and _takes_the_same(vars(cls)[name], seam):
-                replaced.append((cls, name, seam))
-    with contextlib.ExitStack() as stack:
-        for owner, name, function in replaced:
-            stack.callback(setattr, owner, name, getattr(owner, name))
-            setattr(owner, name, function)
-        yield
-
-
-def _interface(function: Any) -> str:
-    """The name that a kernel library has for a function declared with a fallback, else its own."""
-    if not inspect.isfunction(function):
-        return ""
-    return str(inspect.getclosurevars(function).nonlocals.get("func_name", function.__name__))
-
-
-def _takes_the_same(method: Any, seam: Callable[..., Any]) -> bool:
-    """Whether a method, not one that calls an interface in its place, has every parameter of its seam."""
-    if not inspect.isfunction(method) or hasattr(method, "__wrapped__"):
-        return False
-    named = [name for name in inspect.signature(seam).parameters if name != "_"]
-    return set(named) <= set(inspect.signature(method).parameters)
-
-
-def _without_state(seam: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*arguments: Any, **keywords: Any) -> Any:
-        for name in ("initial_state", "initial_states"):
-            if keywords.pop(name, None) is not None:
-                raise UnsupportedError(f"{seam.__name__}: a state that the model itself provides")
-        return seam(*arguments, **keywords)
-
-    return call

@@ -42,8 +42,8 @@ from pagedc.compiler.aten.table import NoRuleError
 from pagedc.compiler.aten.writes import follow_writes
 from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Graph
+from pagedc.compiler.installed_seams import installed
 from pagedc.compiler.seams import NAME
-from pagedc.compiler.state_seams import installed
 
 NO_LIMIT = 1 << 30
 SAMPLE_TOKENS = 11  # of the traced run: no size of a model, so that T cannot be mistaken for one

@@ -9,7 +9,7 @@ from tests.compiler.families import make_config
 from torch import nn
 
 from pagedc.compiler.errors import UnsupportedError
-from pagedc.compiler.state_seams import installed
+from pagedc.compiler.installed_seams import installed
 from pagedc.compiler.trace import build, trace
 
 
