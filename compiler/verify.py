@@ -7,6 +7,7 @@ does in service: without torch.
 
 import contextlib
 import json
+import math
 import random
 import subprocess
 import sys
@@ -113,16 +114,18 @@ def damaged_weights(package: Path, manifest: Manifest) -> tuple[str, ...]:
 
 
 def verification_as_dict(found: Verification) -> dict[str, Any]:
-    """For a machine."""
+    """For a machine; None is a figure beyond all measure, for which JSON has no number."""
+    figures = found.agreement._asdict() | {"perplexity_change": found.agreement.perplexity_change}
     return {
         "package": str(found.package),
         "against": found.against,
-        **found.agreement._asdict(),
-        "perplexity_change": found.agreement.perplexity_change,
+        **{name: value if math.isfinite(value) else None for name, value in figures.items()},
         "floors": {
             name: value for name, value in found.floors._asdict().items() if value not in (0, float("inf"))
         },
-        "modules": {module.path: module.error for module in found.modules},
+        "modules": {
+            module.path: module.error if math.isfinite(module.error) else None for module in found.modules
+        },
         "shortfalls": found.shortfalls,
     }
 

@@ -157,13 +157,14 @@ class GrammarCompiler:
         while True:
             job = self._jobs.get()
             if job is None:
-                with contextlib.suppress(Exception):  # likewise
+                with contextlib.suppress(BaseException):  # likewise
                     self._read_tokenizer()
                 continue
             request_id, grammar = job
             try:
                 compiled = self._compile(grammar)
-            except Exception as error:  # a thread that died would leave its requests waiting
+            # A thread that died would leave its requests waiting; a panic of Rust's is no Exception.
+            except BaseException as error:
                 compiled = Compiled("", None, f"{type(error).__name__}: {error}")
             self._done.put(compiled._replace(request_id=request_id))
 

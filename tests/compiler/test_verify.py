@@ -157,5 +157,6 @@ def test_the_first_departure_is_named() -> None:
     modules = [Module("layers.0", 1e-6), Module("layers.1.mlp", 0.3), Module("layers.2", float("nan"))]
     found = Verification(Path("a.pagedc"), "a", agreement, ROUNDED_FLOORS, modules)
     assert found.shortfalls[-1] == "the first module that departs is layers.1.mlp (3.0e-01)"
+    assert verification_as_dict(found)["modules"] == {"layers.0": 1e-6, "layers.1.mlp": 0.3, "layers.2": None}
     agreeing = found._replace(modules=modules[:1])
     assert agreeing.shortfalls[-1] == "its graph and weights agree in all 1 modules: its program departs"

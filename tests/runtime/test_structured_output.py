@@ -3,6 +3,7 @@ says.
 """
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,27 @@ def test_what_the_vocabulary_cannot_spell_is_refused(tmp_path: Path) -> None:
     assert [refusal.request_id for refusal in engine.take_refusals()] == ["bad"]
     given = bytes(token for event in events["bad", 0] for token in event.token_ids)
     assert given == "ab\U000f1234".encode()[: len(given)]
+
+
+def test_a_panic_of_the_library_ends_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def panic(*_: Any, **__: Any) -> None:
+        raise PanicException("out of bounds")
+
+    write_tokenizer(tmp_path)
+    grammars = GrammarCompiler(tmp_path / "tokenizer.json", VOCAB_SIZE, [EOS])
+    monkeypatch.setattr(grammars, "_read_tokenizer", panic)
+    grammars.announce()
+    for i in range(2):  # the thread outlives each
+        grammars.submit(str(i), "start: /a/")
+        deadline = time.monotonic() + 60
+        while not (taken := grammars.take()) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert [(each.request_id, each.error) for each in taken] == [
+            (str(i), "PanicException: out of bounds")
+        ]
 
 
 def test_a_request_is_aborted_while_its_grammar_is_compiled(make_engine: Callable[..., Engine]) -> None:
