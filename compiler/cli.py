@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from pagedc.compiler.adapter import read_adapter
 from pagedc.compiler.errors import CompileError, OptionError, VerificationError
 from pagedc.compiler.model_name import model_path
 from pagedc.compiler.options import (
@@ -152,6 +153,8 @@ def _compile(arguments: argparse.Namespace) -> int:
     )
     # What is wrong is refused before the seconds of an import.
     model_path(arguments.model, random_weights=arguments.random_weights)
+    if options.lora is not None:
+        read_adapter(options.lora)
     check_output(options.output)
     if options.tuning is not None:
         read_tuning(options.tuning)
@@ -245,8 +248,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     for name, least in (("tokens", 2), ("threads", 1)):
         if getattr(arguments, name) < least:
             raise OptionError(f"{name} is {getattr(arguments, name)}, below {least}")
+    lora = _lora(arguments)
     load_manifest(arguments.package)  # what is wrong is refused before the seconds of an import
     model_path(arguments.against, random_weights=arguments.random_weights)
+    if lora is not None:
+        read_adapter(lora)
     progress = SilentProgress() if arguments.json else progress_for()
     with progress.phase("import"):
         from pagedc.compiler.verify import print_verification, verification_as_dict, verify
@@ -257,7 +263,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         num_tokens=arguments.tokens,
         threads=arguments.threads,
         random_weights=arguments.random_weights,
-        lora=_lora(arguments),
+        lora=lora,
     )
     if arguments.json:
         print(json.dumps(verification_as_dict(found), indent=2))

@@ -8,7 +8,7 @@ from pagedc.compiler.errors import CheckpointError
 DEMO = "smollm2-135m"
 FORMS = f"a Hugging Face directory, a hub id, a .gguf file, or {DEMO}"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-CONFIG = "config.json"
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
 MAGIC = b"GGUF"
 
 
@@ -53,6 +53,10 @@ def require_config(directory: Path) -> None:
         return
     if files := sorted(directory.glob("*.gguf")):
         raise CheckpointError(f"{directory}: no {CONFIG} in it; give the path of a file, such as {files[0]}")
+    if (directory / ADAPTER).is_file():
+        raise CheckpointError(
+            f"{directory}: an adapter; give its base model as MODEL, and --lora {directory}"
+        )
     raise CheckpointError(f"{directory}: no {CONFIG} in it; MODEL is {FORMS}")
 
 

@@ -42,6 +42,7 @@ def test_anything_else_is_refused(model: str) -> None:
         ("no-such-model", [], "not found"),
         ("empty", [], "no config.json in it; MODEL is"),
         ("empty", ["--random-weights"], "no config.json in it; MODEL is"),
+        ("adapter", [], "an adapter; give its base model as MODEL, and --lora adapter"),
         ("text.gguf", [], "it does not begin with GGUF"),
         ("text.json", [], "with --random-weights a config alone"),
         ("text.gguf", ["--random-weights"], "needs a directory with config.json"),
@@ -51,8 +52,9 @@ def test_anything_else_is_refused(model: str) -> None:
 def test_what_is_no_model_is_refused_before_torch_is_imported(
     name: str, words: list[str], message: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "empty").mkdir()
-    for file in ("text.gguf", "text.json"):
+    for folder in ("empty", "adapter"):
+        (tmp_path / folder).mkdir()
+    for file in ("text.gguf", "text.json", "adapter/adapter_config.json"):
         (tmp_path / file).write_text("hello")
     command = [sys.executable, "-c", REFUSE, "compile", name, *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -1,6 +1,5 @@
 """Adapters as PEFT saves them, merged as PEFT merges them."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,7 @@ def adapter(base: Path, directory: Path, **options: Any) -> dict[str, torch.Tens
         (LLAMA, {"target_modules": ALL, "r": 4, "lora_alpha": 12, "use_rslora": True}),
         (LLAMA, {"target_modules": ALL, "r": 4, "use_dora": True}),
         (LLAMA, {"target_modules": ["q_proj", "embed_tokens"], "modules_to_save": ["lm_head"]}),
+        (LLAMA, {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True}),
         (
             LLAMA,
             {
@@ -56,7 +56,7 @@ def adapter(base: Path, directory: Path, **options: Any) -> dict[str, torch.Tens
         ),
         (GPT2, {"target_modules": ["c_attn"], "fan_in_fan_out": True, "bias": "lora_only"}),
     ],
-    ids=["plain", "rslora", "dora", "embedding", "patterns", "transposed"],
+    ids=["plain", "rslora", "dora", "embedding", "dora of an embedding", "patterns", "transposed"],
 )
 def test_merges_as_peft_does(save: Save, tmp_path: Path, config: Any, options: dict[str, Any]) -> None:
     base, _ = save(config)
@@ -80,19 +80,8 @@ def adapted(save: Save, tmp_path: Path) -> tuple[Path, Path]:
     return base, tmp_path / "adapter"
 
 
-def change_config(directory: Path, **values: Any) -> None:
-    path = directory / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
 def test_its_name_is_the_directory_s(adapted: tuple[Path, Path]) -> None:
     assert open_checkpoint(str(adapted[0]), lora=str(adapted[1])).name == "llama-adapter"
-
-
-def test_other_kinds_are_refused(adapted: tuple[Path, Path]) -> None:
-    change_config(adapted[1], peft_type="IA3")
-    with pytest.raises(UnsupportedError, match="an adapter of type 'IA3'"):
-        open_checkpoint(str(adapted[0]), lora=str(adapted[1]))
 
 
 def test_an_adapter_of_another_model_is_refused(adapted: tuple[Path, Path]) -> None:
@@ -103,10 +92,7 @@ def test_an_adapter_of_another_model_is_refused(adapted: tuple[Path, Path]) -> N
     save_file(tensors | {key: torch.zeros(5, 8)}, path)
     with pytest.raises(CheckpointError, match=r"down_proj\.weight is \[32, 64\] in llama"):
         open_checkpoint(str(base), lora=str(directory))
-    save_file({name: tensor for name, tensor in tensors.items() if name != key}, path)
-    with pytest.raises(CheckpointError, match=r"down_proj\.weight has lora_A alone"):
-        open_checkpoint(str(base), lora=str(directory))
-    save_file(tensors | {key.replace("layers.1", "layers.7"): torch.zeros(32, 8)}, path)
+    save_file({name.replace("layers.1", "layers.7"): tensor for name, tensor in tensors.items()}, path)
     with pytest.raises(CheckpointError, match=r"layers\.7.* has no place in llama"):
         open_checkpoint(str(base), lora=str(directory))
 
@@ -116,13 +102,6 @@ def test_half_of_a_tied_pair_is_refused(save: Save, tmp_path: Path) -> None:
     adapter(base, tmp_path / "adapter", target_modules=["embed_tokens"])
     with pytest.raises(UnsupportedError, match=r"embed_tokens\.weight is tied to another tensor"):
         open_checkpoint(str(base), lora=str(tmp_path / "adapter"))
-
-
-def test_no_adapter_is_one_line(adapted: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no adapter_config\.json in it"):
-        open_checkpoint(str(adapted[0]), lora=str(tmp_path))
-    with pytest.raises(CheckpointError, match="no name before the ="):
-        open_checkpoint(str(adapted[0]), lora=f"={adapted[1]}")
 
 
 def test_several_are_a_package_each(capsys: pytest.CaptureFixture[str]) -> None:
