@@ -53,6 +53,8 @@ class Importer(Builder):
             elif node.op == "call_function" and not self._is_mask(node):
                 self.values[node] = self._call(node)
         logits = self.values[output.args[0][0]]
+        if not isinstance(logits, Value):
+            raise self.unsupported("logits that are not of each token")
         self.graph.output = self.reshape_node(logits.node, (logits.shape[-1],))
         return self.graph
 

@@ -15,8 +15,9 @@ def slice_(
     importer: Importer, x: Value, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1
 ) -> Value | Shifted:
     dim %= len(x.shape)
-    if dim == x.token_axis and not start and type(stop) is int and stop < 0 and step == 1:
-        return Shifted(x, removed=-stop)
+    cut = -stop if type(stop) is int and not start and step == 1 else 0
+    if dim == x.token_axis and cut > 0 and not importer.meta.shape[dim].node.expr.is_Symbol:
+        return Shifted(x, removed=cut)  # as many as a convolution's padding added leave T: that is x
     if importer.out_shape()[dim] == TOKENS and x.token_axis is None:
         return _of_tokens(importer, x, dim, start, step)
     if dim == x.token_axis:

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from pagedc.compiler.aten.importer import Importer
 from pagedc.compiler.aten.table import op
 from pagedc.compiler.aten.values import TOKENS, Value, without_tokens
 from pagedc.compiler.graph import Node
+
+LEAST = float(np.finfo(np.float32).min)
 
 
 def reduce(importer: Importer, name: str, x: Value, dims: Sequence[int], keepdim: bool) -> Value:
@@ -137,7 +141,8 @@ def log_softmax(importer: Importer, x: Value, dim: int, *_: Any, **__: Any) -> V
 @op("aten.logsumexp")
 def logsumexp(importer: Importer, x: Value, dim: Any, keepdim: bool = False) -> Value:
     dims = _dims(x, dim)
-    peak = reduce(importer, "max", x, dims, True)
+    # Of numbers that are all -inf the largest, taken from them, would be nan.
+    peak = importer.pointwise("maximum", reduce(importer, "max", x, dims, True), LEAST)
     weights = importer.pointwise("exp", importer.pointwise("sub", x, peak))
     total = importer.pointwise("log", reduce(importer, "sum", weights, dims, True))
     result = importer.pointwise("add", total, peak)

@@ -12,7 +12,7 @@ from torch.fx import Node as FxNode
 from pagedc.compiler.aten.importer import Importer
 from pagedc.compiler.aten.linear import by_block
 from pagedc.compiler.aten.ranges import join
-from pagedc.compiler.aten.state import causal_conv, delay
+from pagedc.compiler.aten.state import along_tokens, causal_conv, delay
 from pagedc.compiler.aten.table import SHIFTED, op
 from pagedc.compiler.aten.values import TOKENS, Shifted, Value
 from pagedc.compiler.aten.views import permute
@@ -32,7 +32,8 @@ def shifted_value(importer: Importer, name: str, *arguments: Any) -> Value | Shi
     if name in JOINS:
         return _joined(importer, *arguments)
     if name == "aten.slice" and _is_whole(importer.current):
-        return arguments[0]  # type: ignore[no-any-return]
+        whole: Shifted = arguments[0]
+        return whole
     if name == "aten.unfold":
         return _windows(importer, *arguments)
     raise importer.unsupported("a few tokens more or less than the sequence")
@@ -41,11 +42,11 @@ def shifted_value(importer: Importer, name: str, *arguments: Any) -> Value | Shi
 def _joined(importer: Importer, values: Sequence[Any], dim: int = 0) -> Value:
     """What the first token has, and the others with what the token before had."""
     first, x = values
-    if not isinstance(x, Shifted) or not isinstance(first, Value):
+    if not isinstance(x, Shifted) or (x.added, x.removed) != (0, 1) or not isinstance(first, Value):
         raise importer.unsupported("tokens joined to tokens")
     dim %= len(first.shape)
-    if dim != x.value.token_axis or x.added or x.removed != 1 or first.shape[dim] != 1:
-        raise importer.unsupported("tokens joined to tokens")
+    if dim != x.value.token_axis or first.shape[dim] != 1:
+        raise importer.unsupported("tokens joined along another axis than theirs")
     return delay(importer, x.value, 1, first)
 
 
@@ -79,8 +80,8 @@ def _convolved(
     """x [1, C, T + added], weight [N, C / groups, K] → [1, N, T + added - (K - 1)]."""
     channels, taps = x.value.shape[1], weight.shape[2]
     left = x.added - (taps - 1)
-    plain = [_one(stride), _one(padding), _one(dilation)] == [1, 0, 1]
-    if x.value.shape != (1, channels, TOKENS) or x.removed or left < 0 or not plain:
+    is_plain = along_tokens(stride, padding, dilation) == [1, 0, 1]
+    if x.value.shape != (1, channels, TOKENS) or x.removed or left < 0 or not is_plain:
         raise importer.unsupported("a convolution that is not causal")
     if x.first is None and groups == channels == weight.shape[0]:
         result = causal_conv(importer, x.value, importer.reshape(weight, (channels, taps)))
@@ -112,8 +113,3 @@ def _is_whole(node: FxNode | None) -> bool:
         return False
     sizes = [[str(size) for size in part.meta["val"].shape] for part in (node, node.all_input_nodes[0])]
     return sizes[0] == sizes[1]
-
-
-def _one(argument: Any) -> Any:
-    """The number that a list of one says."""
-    return argument[0] if isinstance(argument, Sequence) else argument

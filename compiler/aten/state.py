@@ -25,13 +25,10 @@ def conv1d(
 ) -> Value:
     """x [1, C, T], weight [C, 1, K]: causal where K - 1 inputs are put on both sides and the first T kept."""
     channels, width, taps = weight.shape
-    first = [
-        argument[0] if isinstance(argument, Sequence) else argument
-        for argument in (stride, padding, dilation)
-    ]
     if x.shape != (1, channels, TOKENS) or weight.token_axis is not None or width != 1 or groups != channels:
         raise importer.unsupported("a convolution that is not one of each channel along the tokens")
-    if first != [1, taps - 1, 1] or not _keeps_first_tokens(importer.current):
+    is_padded = along_tokens(stride, padding, dilation) == [1, taps - 1, 1]
+    if not is_padded or not _keeps_first_tokens(importer.current):
         raise importer.unsupported("a convolution that is not causal")
     node = causal_conv(importer, x, importer.reshape(weight, (channels, taps)))
     if bias is None:
@@ -57,6 +54,11 @@ def convolution(
     return conv1d(importer, x, weight, bias, stride, padding, dilation, groups)
 
 
+def along_tokens(*arguments: Any) -> list[Any]:
+    """What each says of the one axis of a convolution: a number, or a list of one."""
+    return [argument[0] if isinstance(argument, Sequence) else argument for argument in arguments]
+
+
 def causal_conv(importer: Importer, x: Value, weight: Value) -> Value:
     """x [1, C, T] with weight [C, K] → [1, C, T]."""
     channels = x.shape[1]
@@ -80,16 +82,21 @@ def _keeps_first_tokens(node: FxNode | None) -> bool:
 @op("aten.pad", "aten.constant_pad_nd")
 def pad(importer: Importer, x: Value, pads: Sequence[int], *mode_and_value: Any) -> Value | Shifted:
     """n zeros in front of the tokens; with the last n cut off, it is the value of n tokens before."""
+    if not any(pads):
+        return x
     (before, after), *others = sorted(zip(pads[::2], pads[1::2], strict=True), reverse=True)
     axis = len(x.shape) - 1 - list(pads[::2]).index(before)
     values = [value for value in mode_and_value if value not in ("constant", None)]
-    if axis != x.token_axis or after not in (0, -before) or any(map(any, others)) or any(values):
+    is_in_front = axis == x.token_axis and before > 0 and after in (0, -before)
+    if not is_in_front or any(map(any, others)) or any(values):
         raise importer.unsupported("padding other than zeros in front of the tokens")
     return delay(importer, x, before) if after else Shifted(x, added=before)
 
 
 def delay(importer: Importer, x: Value, count: int, first: Value | None = None) -> Value:
     """What the token `count` before had; at the first ones `first`, or 0."""
+    if TOKENS not in x.shape:
+        raise importer.unsupported("a delay of parts of tokens")
     weight = torch.zeros(count + 1, x.node.size)
     weight[0] = 1
     inputs = (importer.reshape_node(x.node, (x.node.size,)), importer.constant(weight).node)
