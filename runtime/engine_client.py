@@ -21,6 +21,7 @@ from pagedc.runtime.frames import FrameError, FrameReader, frame
 from pagedc.runtime.messages import Failed, FromEngine, Ready, Start, ToEngine
 
 EXIT_SECONDS = 2.0  # to leave by itself once its socket is closed
+LAST_SECONDS = 1.0  # from the end of its socket to that of a process that dies, on a busy machine
 
 _ERRORS: dict[str, type[PagedcError]] = {"PackageError": PackageError, "UsageError": UsageError}
 
@@ -33,6 +34,7 @@ class EngineClient:
         self._encoder = msgspec.msgpack.Encoder()
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[Ready] | None = None
+        self._is_closing = False
         self._socket.sendall(frame(self._encoder.encode(start)))  # fits the socket's buffer: nobody reads yet
 
     @property
@@ -70,6 +72,7 @@ class EngineClient:
 
     async def close(self) -> None:
         """Hang up and see the process gone, by force if need be. Safe to call twice."""
+        self._is_closing = True
         if self._transport is not None:
             self._transport.abort()
         self._socket.close()
@@ -98,9 +101,11 @@ class EngineClient:
             lost(reason)
 
     def describe_exit(self) -> str:
-        """How it ended, as far as that is known by now."""
+        """How it ended; waits a moment for it, since its socket is closed, but not for one that was hung up
+        on.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(0.05)  # its socket is closed, so it is as good as gone
+            code = self._process.wait(0 if self._is_closing else LAST_SECONDS)
             return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         return "its socket closed"
 

@@ -19,7 +19,9 @@ class EventStream:
 
     def __init__(self, num_sequences: int, take: Taker | None = None) -> None:
         self._take = take
+        self._num_sequences = num_sequences
         self._open = set(range(num_sequences))
+        self._dropped: set[int] = set()
         self._queue: asyncio.Queue[TokenEvent | Exception | None] = asyncio.Queue()
 
     @property
@@ -39,7 +41,7 @@ class EventStream:
         item = await self._queue.get()
         if isinstance(item, Exception):
             raise item
-        return item
+        return None if item is None or item.index in self._dropped else item
 
     def put(self, event: TokenEvent) -> None:
         """Add an event, unless its sequence has ended or was dropped."""
@@ -62,8 +64,10 @@ class EventStream:
         self._queue.put_nowait(error)
 
     def drop(self, index: int | None) -> list[int]:
-        """Take no more events of a sequence, or of any; returns those that were open."""
-        dropped = [each for each in sorted(self._open) if index is None or each == index]
-        self._open.difference_update(dropped)
+        """Give no more events of a sequence, or of any, not even those that wait; returns which were open."""
+        dropped = set(range(self._num_sequences)) if index is None else {index}
+        self._dropped |= dropped
+        were_open = sorted(self._open & dropped)
+        self._open -= dropped
         self._queue.put_nowait(None)
-        return dropped
+        return were_open

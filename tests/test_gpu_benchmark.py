@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE
+
 from benchmarks.gpu_floors import FLOORS, LARGE, SMALL, measured
 from benchmarks.gpu_parts import Budget, Part, run_json
 
@@ -50,7 +52,7 @@ def module(directory: Path, text: str) -> list[str]:
 
 def test_a_part_that_fails_leaves_why(tmp_path: Path) -> None:
     command = module(tmp_path, "print('before'); raise SystemExit('it broke')")
-    done = Part(command, tmp_path / "log").result(30)
+    done = Part(command, tmp_path / "log").result(PATIENCE)
     assert (done["exit_code"], done["failed"]) == (1, "before | it broke")
 
 
@@ -60,7 +62,7 @@ def test_a_part_ends_with_its_time_and_its_children_too(tmp_path: Path) -> None:
     child += "; file.write('held'); file.flush(); time.sleep(600)"
     text = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
     part = Part(module(tmp_path, text), tmp_path / "log")
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not lock.exists() or not lock.read_text():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -78,8 +80,8 @@ def test_a_part_ends_with_its_time_and_its_children_too(tmp_path: Path) -> None:
 
 def test_a_part_without_time_is_left_out_and_one_without_json_says_so(tmp_path: Path) -> None:
     assert "left_out" in run_json("this", [], Budget(1), tmp_path / "log", least=5)
-    found = run_json("this", [], Budget(30), tmp_path / "log", least=5)
+    found = run_json("this", [], Budget(PATIENCE), tmp_path / "log", least=5)
     assert "it printed no JSON" in found["failed"]
     assert found["exit_code"] == 0
-    found = run_json("json.nothing", [], Budget(30), tmp_path / "log", least=5)
+    found = run_json("json.nothing", [], Budget(PATIENCE), tmp_path / "log", least=5)
     assert "json.nothing" in found["failed"]

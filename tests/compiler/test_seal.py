@@ -160,7 +160,7 @@ from pagedc.compiler.seal import PackageWriter
 with PackageWriter(Path(sys.argv[1])) as writer:
     writer.write_text("model.cpp", "half")
     print("writing", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -170,10 +170,11 @@ def test_what_a_killed_compile_left_is_removed(tmp_path: Path, sent: signal.Sign
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"writing\n"
-        package = write(tmp_path / "out")  # beside a compile that lives
-        assert len(list(tmp_path.iterdir())) == 2
-        process.send_signal(sent)
-        process.wait()
+        try:
+            package = write(tmp_path / "out")  # beside a compile that lives
+            assert len(list(tmp_path.iterdir())) == 2
+        finally:
+            process.send_signal(sent)
     assert len(list(tmp_path.iterdir())) == (2 if sent == signal.SIGKILL else 1)
     write(tmp_path / "out")
     assert list(tmp_path.iterdir()) == [package]

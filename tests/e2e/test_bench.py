@@ -44,7 +44,7 @@ def test_throughput_counts_every_token(tiny_package: Path, capsys: pytest.Captur
 
 def test_startup_cold_and_warm(tiny_package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = bench(capsys, "startup", str(tiny_package), "--runs", "1", "--threads", "1")
-    assert 0 < figures["python_seconds"] < figures["warm"]["ready"]["median"]
+    assert figures["python_seconds"] > 0
     assert figures["weights_seconds"] > 0
     for kind in ("cold", "warm"):
         row = figures[kind]

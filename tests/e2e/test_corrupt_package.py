@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE
 
 
 def _flip(path: Path, offset: int) -> None:
@@ -48,7 +49,7 @@ def test_it_is_refused_in_one_line(tiny_package: Path, tmp_path: Path, damage: s
     package = shutil.copytree(tiny_package, tmp_path / "broken.pagedc")
     break_it(package / name)
     command = [sys.executable, "-P", "-m", "pagedc.runtime.cli", "serve", str(package), "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     errors = [line for line in done.stderr.splitlines() if " INFO " not in line]
     assert done.returncode == 4
     assert len(errors) == 1, done.stderr

@@ -16,6 +16,7 @@ import openai
 import pytest
 from tests.e2e.generation import generate, make_prompts
 from tests.http.server_process import ServerProcess
+from tests.patience import PATIENCE
 
 MODEL = "SmolLM2-135M-Instruct"
 QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
@@ -25,7 +26,7 @@ QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of Franc
 def client(demo_server: ServerProcess) -> Iterator[openai.OpenAI]:
     """The real client of the real model."""
     url = f"{demo_server.url}/v1"
-    with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE) as client:
         yield client
 
 
@@ -115,7 +116,7 @@ def test_a_killed_engine_fails_its_streams_and_comes_back(
         time.sleep(0.01)
     os.kill(engine_pid(demo_server), signal.SIGKILL)
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert len(failures) == 8
     assert all("the engine died" in failure for failure in failures)
     assert ask(client) == "The capital of France is Paris."

@@ -8,6 +8,7 @@ import openai
 import pytest
 from tests.http.server_process import ServerProcess, fake_server
 from tests.http.tokenizer_files import write_tokenizer
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="session")
@@ -42,5 +43,7 @@ def start_server(tokenizer_dir: Path) -> Iterator[Callable[..., ServerProcess]]:
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
     """The real client of the shared server."""
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(
+        base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE
+    ) as client:
         yield client

@@ -53,7 +53,7 @@ def main(directory: Path, settings: dict[str, Any]) -> int:
     engine: Engine = FakeEngine(**settings.get("engine", {}))
     if settings.get("mock_process"):
         command = (sys.executable, str(Path(__file__).parents[1] / "runtime" / "mock_engine.py"))
-        engine = AsyncEngine("well", command=command)
+        engine = AsyncEngine(settings["mock_process"], command=command)
         model.vocab_size = 40
     if settings.get("random_engine"):
         command = (sys.executable, str(Path(__file__).parents[1] / "runtime" / "random_engine.py"))

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PATIENCE = 60.0  # seconds: a busy machine is no failure, a hang is
+from tests.patience import PATIENCE
+
 JSON = {"Content-Type": "application/json"}
 POST_COMPLETION = (
     b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -61,7 +62,12 @@ class ServerProcess:
         self.process = subprocess.Popen(command, stderr=self._log)
 
     def __enter__(self) -> "ServerProcess":
-        line = self.wait_for_log("Listening on ")
+        try:
+            line = self.wait_for_log("Listening on ")
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
         match = re.search(r"http://(\S+):(\d+)", line)
         assert match
         self.host, self.port = match[1], int(match[2])

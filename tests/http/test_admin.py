@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.http.server_process import PATIENCE, Answer, ServerProcess, events
+from tests.http.server_process import Answer, ServerProcess, events
 from tests.http.test_lifecycle import in_background
 from tests.http.test_several_models import MOCK_SERVE, complete
 from tests.http.tokenizer_files import write_tokenizer
+from tests.patience import PATIENCE
 from tests.runtime.mock_engine import HOLD, SLOW
 from tests.runtime.packages import make_package, seal
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.http.fake_server import WEIGHTS_BYTES
 from tests.http.server_process import ServerProcess
+from tests.patience import PATIENCE
 
 from pagedc.runtime.cli import main
 
@@ -13,7 +14,8 @@ SHORT = ["--input-len", "3:9", "--output-len", "4", "--num-requests", "6", "--ma
 
 
 def test_every_request_is_counted(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    slo = ["--slo", "ttft:60000", "tpot:60000"]
+    slo = ["--slo", f"ttft:{1000 * PATIENCE}", f"tpot:{1000 * PATIENCE}"]
+    server.wait_for_metric("num_requests_running", 0)  # else another test's steps are counted
     assert main(["bench", "serve", server.url, *SHORT, "--concurrency", "1", "3", *slo, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["model"] == "fake"

@@ -6,12 +6,13 @@ import sys
 import pytest
 from tests.http.fake_engine import PANGRAM
 from tests.http.server_process import ServerProcess
+from tests.patience import PATIENCE
 
 
 def chat(words: str, *options: str) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end."""
     command = [sys.executable, "-m", "pagedc.runtime.cli", "chat", *options]
-    return subprocess.run(command, input=words, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, input=words, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_a_conversation(server: ServerProcess) -> None:

@@ -6,13 +6,19 @@ from pathlib import Path
 
 import pytest
 from tests.http.server_process import POST_COMPLETION, ServerProcess, events, fake_server
-from tests.runtime.mock_engine import KILL, SLOW
+from tests.runtime.mock_engine import HOLD, KILL, SLOW
 
 
 @pytest.fixture(scope="module")
-def mocked(tokenizer_dir: Path) -> Iterator[ServerProcess]:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mock engine's folder."""
+    return tmp_path_factory.mktemp("well")
+
+
+@pytest.fixture(scope="module")
+def mocked(tokenizer_dir: Path, package: Path) -> Iterator[ServerProcess]:
     """A server with a vocabulary of 40 tokens, whose engine obeys the first token of a prompt."""
-    with fake_server(tokenizer_dir, {"mock_process": True}) as process:
+    with fake_server(tokenizer_dir, {"mock_process": str(package)}) as process:
         yield process
 
 
@@ -56,11 +62,14 @@ def test_an_engine_that_dies_is_replaced(mocked: ServerProcess) -> None:
     assert mocked.metric("engine_restarts_total") == restarts + 1
 
 
-def test_a_client_that_leaves_frees_the_engine(mocked: ServerProcess) -> None:
+def test_a_client_that_leaves_frees_the_engine(mocked: ServerProcess, package: Path) -> None:
     body = b'{"model": "fake", "prompt": [%d], "max_tokens": 60, "ignore_eos": true}' % SLOW
     num_tokens = mocked.metric("generation_tokens_total")
+    (package / HOLD).touch()
     with mocked.connect() as sock:
         sock.sendall(POST_COMPLETION % len(body) + body)
         mocked.wait_for_metric("num_requests_running", 1)
+    mocked.wait_for_metric("num_http_requests", 0)
+    (package / HOLD).unlink()
     mocked.wait_for_metric("num_requests_running", 0)
     assert mocked.metric("generation_tokens_total") < num_tokens + 60

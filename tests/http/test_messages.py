@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.http.fake_engine import PANGRAM
 from tests.http.server_process import Answer, ServerProcess
+from tests.patience import PATIENCE
 
 TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 CALL = '#say {"name": "weather", "arguments": {"city": "Oslo"}}#'
@@ -88,7 +89,7 @@ def test_keys_as_its_clients_send_them(start_server: Callable[..., ServerProcess
 def test_the_real_client(server: ServerProcess) -> None:
     import anthropic
 
-    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=60) as client:
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=PATIENCE) as client:
         user = {"role": "user", "content": "hi"}
         message = client.messages.create(model="fake", max_tokens=9, messages=[user])
         assert message.content[0].text == PANGRAM[:9]

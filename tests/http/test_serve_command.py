@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.http.server_process import ServerProcess
 from tests.http.tokenizer_files import write_tokenizer
+from tests.patience import PATIENCE
 from tests.runtime.packages import make_package, seal
 
 MOCK_SERVE = Path(__file__).with_name("mock_serve.py")
@@ -52,7 +53,7 @@ def test_serving_a_package(package: Path, tmp_path: Path) -> None:
         for phase in ("imports", "check", "tokenizer", "engine", "package"):
             assert f'pagedc:boot_seconds{{model_name="tiny-1",phase="{phase}"}}' in text
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(60) == 0
+        assert server.process.wait(PATIENCE) == 0
         lines = [json.loads(line) for line in server.log().splitlines()]
         assert all(line["level"] == "info" for line in lines)
         (line,) = [line for line in lines if "POST /v1/completions 200" in line["message"]]
@@ -62,7 +63,7 @@ def test_serving_a_package(package: Path, tmp_path: Path) -> None:
 def test_a_port_that_is_taken(package: Path) -> None:
     with ServerProcess([sys.executable, MOCK_SERVE, package, "--port", "0"]) as server:
         command = [sys.executable, MOCK_SERVE, package, "--port", str(server.port)]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert second.returncode == 2
         assert f"cannot listen on 127.0.0.1:{server.port}: Address already in use" in second.stderr
         assert "Traceback" not in second.stderr
@@ -71,7 +72,7 @@ def test_a_port_that_is_taken(package: Path) -> None:
 def test_a_package_that_was_changed(package: Path) -> None:
     (package / "tokenizer" / "chat_template.jinja").write_text("{{ 1 }}")
     command = [sys.executable, "-m", "pagedc.runtime.cli", "serve", package, "--port", "0"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 4
     assert "chat_template.jinja" in result.stderr
     assert "Traceback" not in result.stderr

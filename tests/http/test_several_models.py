@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.http.server_process import Answer, ServerProcess
 from tests.http.tokenizer_files import write_tokenizer
+from tests.patience import PATIENCE
+from tests.runtime.mock_engine import HOLD, SLOW
 from tests.runtime.packages import make_package, seal
 
 MOCK_SERVE = Path(__file__).with_name("mock_serve.py")
@@ -73,7 +75,7 @@ def test_requests_go_where_their_model_is(packages: list[Path]) -> None:
 )
 def test_what_cannot_be_shared_out(packages: list[Path], words: tuple[str, ...], message: str) -> None:
     command = [sys.executable, MOCK_SERVE, *packages, "--port", "0", *words]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -84,13 +86,19 @@ def test_an_idle_model_sleeps_and_the_next_requests_wake_it_once(packages: list[
         server.wait_for_log("sleeps after")
         assert server.ask("GET", "/v1/models").json()["data"][0]["status"] == "asleep"
         assert server.ask("GET", "/ready").status == 200
+        hold = packages[0] / HOLD  # none ends before all are there, or it might sleep again between two
+        hold.touch()
+        body = {"model": "tiny", "prompt": [SLOW], "max_tokens": 9, "ignore_eos": True}
         answers: list[Answer] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(complete(server, "tiny", 9))) for _ in range(8)
+            threading.Thread(target=lambda: answers.append(server.ask("POST", "/v1/completions", body)))
+            for _ in range(8)
         ]
         for thread in threads:
             thread.start()
+        server.wait_for_metric("num_http_requests", 8)
+        hold.unlink()
         for thread in threads:
-            thread.join(60)
+            thread.join(PATIENCE)
         assert [answer.status for answer in answers] == [200] * 8
         assert len(re.findall("has an engine after", server.log())) == 2

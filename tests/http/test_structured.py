@@ -11,6 +11,7 @@ import pydantic
 import pytest
 from tests.http.fake_engine import EOS
 from tests.http.server_process import ServerProcess, events, fake_server
+from tests.patience import PATIENCE
 
 USER: Any = [{"role": "user", "content": "hi"}]
 
@@ -52,7 +53,9 @@ def thinking(tokenizer_dir: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(
+        base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE
+    ) as client:
         yield client
 
 

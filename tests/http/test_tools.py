@@ -8,6 +8,7 @@ import openai
 import pydantic
 import pytest
 from tests.http.server_process import ServerProcess, events, fake_server
+from tests.patience import PATIENCE
 
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 OTHER_CALL = CALL.replace("Paris", "Rome")
@@ -40,7 +41,9 @@ def hermes(tokenizer_dir: Any) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def client(hermes: ServerProcess) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{hermes.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(
+        base_url=f"{hermes.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE
+    ) as client:
         yield client
 
 

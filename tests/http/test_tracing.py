@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tests.http.server_process import CHAT, ServerProcess
+from tests.patience import PATIENCE
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -70,7 +71,7 @@ def attributes(span: Any) -> dict[str, Any]:
 def stop(server: ServerProcess) -> None:
     """As a service manager does."""
     server.process.terminate()
-    assert server.process.wait(60) == 0
+    assert server.process.wait(PATIENCE) == 0
 
 
 def test_the_spans_of_requests(collector: Collector, start_server: Callable[..., ServerProcess]) -> None:

@@ -1,7 +1,8 @@
 """An engine's process with the mock executor, whose package is the name of a misfortune or "well".
 
 Run by tests in place of `pagedc.runtime.engine_process`. A prompt that begins with one of the tokens below
-makes the process do what it says; SLOW ones wait while there is a file HOLD in the package.
+makes the process do what it says; SLOW ones wait after their first token while there is a file HOLD in the
+package.
 """
 
 import os
@@ -53,7 +54,7 @@ class FatefulExecutor(MockExecutor):
             time.sleep(600)
         if SLOW in self._cache[::4] or SLOW in firsts:
             time.sleep(0.05)
-            while self._hold.exists():
+            while SLOW not in firsts and self._hold.exists():
                 time.sleep(0.01)
         return super().step(batch, want_logits=want_logits)
 
@@ -64,6 +65,10 @@ def open_engine(start: Start) -> Engine:
         raise PackageError("unreadable: no such directory")
     if name == "crash":
         os._exit(3)
+    if name == "slow crash":
+        connection.close()
+        time.sleep(0.2)
+        os._exit(4)
     if name == "once" and not os.path.exists(start.package):  # starts the first time only
         Path(start.package).touch()
     elif name == "once":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE
 from tests.runtime.mock_engine import GARBAGE, HANG, HOLD, KILL, RAISE, SLOW
 
 from pagedc.runtime.async_engine import AsyncEngine
@@ -36,9 +37,9 @@ async def tokens_of(events: AsyncIterator[TokenEvent]) -> list[int]:
     return [token_id async for event in events for token_id in event.token_ids]
 
 
-async def begin(engine: AsyncEngine, request_id: str, **changes: Any) -> asyncio.Task[list[int]]:
-    """A slow request that has its first token; the task has the others."""
-    events = engine.generate(request_id, [SLOW], params(**changes))
+async def begin(engine: AsyncEngine, request_id: str) -> asyncio.Task[list[int]]:
+    """A long request that has its first token; the task has the others, which wait while there is a HOLD."""
+    events = engine.generate(request_id, [SLOW], params(max_tokens=60))
     await anext(events)
     task = asyncio.create_task(tokens_of(events))
     await asyncio.sleep(0)
@@ -58,7 +59,7 @@ async def running(package: str = "well") -> AsyncIterator[AsyncEngine]:
 
 def run(test: Callable[[AsyncEngine], Awaitable[None]], package: str = "well") -> None:
     async def main() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             async with running(package) as engine:
                 await test(engine)
 
@@ -72,6 +73,7 @@ def test_an_engine_that_hangs_is_killed_and_started_again() -> None:
         try:
             with pytest.raises(EngineDeadError, match="killed by signal 9"):
                 await tokens_of(engine.generate("a", [HANG], params()))
+            engine._step_timeout = PATIENCE  # the next ones are no slower than the machine
             assert len(await tokens_of(engine.generate("b", [1], params()))) == 5
             assert engine.num_restarts == 1
             engine._look()  # without requests there is nothing to end
@@ -80,7 +82,7 @@ def test_an_engine_that_hangs_is_killed_and_started_again() -> None:
         finally:
             await engine.close()
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
 def test_requests_run_together_and_alike() -> None:
@@ -120,22 +122,28 @@ def test_what_the_engine_refuses_is_a_request_error() -> None:
     run(test)
 
 
-def test_leaving_the_generator_aborts_the_request() -> None:
-    async def test(engine: AsyncEngine) -> None:
-        events = engine.generate("a", [SLOW], params(max_tokens=60))
-        await anext(events)
-        await events.aclose()  # type: ignore[attr-defined]
-        task = await begin(engine, "b", max_tokens=60)
-        with pytest.raises(RequestError, match="request_id b is in use"):
-            await tokens_of(engine.generate("b", [1], params()))
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await tokens_of(engine.generate("c", [1], params()))
-        assert engine.stats.num_running == 0
-        assert engine.stats.num_generation_tokens < 60 + 60
+@pytest.mark.parametrize("how", ["close", "cancel"])
+def test_leaving_the_generator_aborts_the_request(tmp_path: Path, how: str) -> None:
+    (tmp_path / HOLD).touch()
 
-    run(test)
+    async def test(engine: AsyncEngine) -> None:
+        if how == "close":
+            events = engine.generate("a", [SLOW], params(max_tokens=60))
+            await anext(events)
+            await events.aclose()  # type: ignore[attr-defined]
+        else:
+            task = await begin(engine, "a")
+            with pytest.raises(RequestError, match="request_id a is in use"):
+                await tokens_of(engine.generate("a", [1], params()))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        (tmp_path / HOLD).unlink()
+        await tokens_of(engine.generate("b", [1], params()))
+        assert engine.stats.num_running == 0
+        assert engine.stats.num_generation_tokens < 60
+
+    run(test, str(tmp_path))
 
 
 def test_one_sequence_or_all_can_be_aborted() -> None:
@@ -157,17 +165,21 @@ def test_one_sequence_or_all_can_be_aborted() -> None:
 
 
 @pytest.mark.parametrize("poison", [KILL, RAISE, GARBAGE])
-def test_death_fails_open_requests_and_the_next_one_finds_a_new_engine(poison: int) -> None:
+def test_death_fails_open_requests_and_the_next_one_finds_a_new_engine(tmp_path: Path, poison: int) -> None:
+    (tmp_path / HOLD).touch()
+
     async def test(engine: AsyncEngine) -> None:
         before = await tokens_of(engine.generate("b", [1], params()))
-        innocent = await begin(engine, "a", max_tokens=60)
+        innocent = await begin(engine, "a")
+        guilty = asyncio.create_task(tokens_of(engine.generate("c", [poison], params())))
+        await asyncio.sleep(0)
+        (tmp_path / HOLD).unlink()
         with pytest.raises(EngineDeadError, match="is being restarted"):
-            await tokens_of(engine.generate("c", [poison], params()))
+            await guilty
         with pytest.raises(EngineDeadError):
             await innocent
         assert not engine.is_ready
-        async with asyncio.timeout(60):
-            assert await tokens_of(engine.generate("d", [1], params())) == before
+        assert await tokens_of(engine.generate("d", [1], params())) == before
         assert engine.num_restarts == 1
         assert engine.num_requests == 0
         with pytest.raises(EngineDeadError):
@@ -175,20 +187,20 @@ def test_death_fails_open_requests_and_the_next_one_finds_a_new_engine(poison: i
         assert await tokens_of(engine.generate("f", [1], params())) == before
         assert engine.num_restarts == 2
 
-    run(test)
+    run(test, str(tmp_path))
 
 
 def test_kill_9_from_outside(tmp_path: Path) -> None:
+    (tmp_path / HOLD).touch()
+
     async def test(engine: AsyncEngine) -> None:
         assert engine._client is not None
         pid = engine._client._process.pid
-        open_request = await begin(engine, "a", max_tokens=60)
-        (tmp_path / HOLD).touch()  # it does not end meanwhile, however slow this process is
+        open_request = await begin(engine, "a")
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(EngineDeadError, match="killed by signal 9"):
             await open_request
-        async with asyncio.timeout(60):
-            assert len(await tokens_of(engine.generate("b", [1], params()))) == 5
+        assert len(await tokens_of(engine.generate("b", [1], params()))) == 5
 
     run(test, str(tmp_path))
 
@@ -200,13 +212,12 @@ def test_a_restart_that_fails_says_why_and_is_tried_again(tmp_path: Path) -> Non
         with pytest.raises(PackageError, match="once is enough"):
             await tokens_of(engine.generate("b", [1], params()))
         (tmp_path / "once").unlink()
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    assert len(await tokens_of(engine.generate("c", [1], params()))) == 5
-                    return
-                except PackageError:
-                    continue
+        while True:
+            try:
+                assert len(await tokens_of(engine.generate("c", [1], params()))) == 5
+                return
+            except PackageError:
+                continue
 
     run(test, str(tmp_path / "once"))
 
@@ -243,6 +254,8 @@ def test_a_start_that_fails_says_why() -> None:
         asyncio.run(start("unreadable"))
     with pytest.raises(EngineError, match=r"died while starting \(exit code 3\)"):
         asyncio.run(start("crash"))
+    with pytest.raises(EngineError, match=r"died while starting \(exit code 4\)"):
+        asyncio.run(start("slow crash"))  # as one that is descheduled between its last deeds
     with pytest.raises(EngineError, match="/no/such/python cannot be started"):
         asyncio.run(start("well", command=["/no/such/python"]))
 
@@ -269,16 +282,19 @@ def test_drain_waits_for_what_is_open_and_refuses_what_is_new(tmp_path: Path) ->
         with pytest.raises(OverloadedError, match="shutting down"):
             await tokens_of(engine.generate("b", [1], params()))
         (tmp_path / HOLD).unlink()
-        assert await engine.drain(timeout=60)
+        assert await engine.drain(timeout=PATIENCE)
         assert len(await task) == 15
         assert not engine.is_ready
 
     run(test, str(tmp_path))
 
 
-def test_close_ends_what_is_open() -> None:
+def test_close_ends_what_is_open(tmp_path: Path) -> None:
+    (tmp_path / HOLD).touch()
+
     async def test(engine: AsyncEngine) -> None:
-        task = await begin(engine, "a", max_tokens=60)
+        task = await begin(engine, "a")
+        (tmp_path / HOLD).unlink()
         await engine.close()
         await engine.close()
         with pytest.raises(EngineClosedError, match="closed"):
@@ -286,7 +302,7 @@ def test_close_ends_what_is_open() -> None:
         with pytest.raises(EngineClosedError):
             await engine.start()
 
-    run(test)
+    run(test, str(tmp_path))
 
 
 def test_the_engine_ends_with_its_parent(tmp_path: Path) -> None:
@@ -294,7 +310,7 @@ def test_the_engine_ends_with_its_parent(tmp_path: Path) -> None:
         "import asyncio, sys; from pagedc.runtime.async_engine import AsyncEngine\n"
         "async def main():\n"
         "    engine = AsyncEngine('well', command=sys.argv[1:]); await engine.start()\n"
-        "    print(engine._client._process.pid, flush=True); await asyncio.sleep(60)\n"
+        "    print(engine._client._process.pid, flush=True); await asyncio.sleep(600)\n"
         "asyncio.run(main())"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, *COMMAND], stdout=subprocess.PIPE, text=True)
@@ -303,7 +319,7 @@ def test_the_engine_ends_with_its_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
         assert time.monotonic() < end, "the engine outlives its parent"
         time.sleep(0.01)

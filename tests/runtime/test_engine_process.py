@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.http.tokenizer_files import write_tokenizer
+from tests.patience import PATIENCE
 from tests.runtime.mock_engine import CONFIG
 from tests.runtime.mock_executor import MockExecutor, QueueingMock
 
@@ -43,7 +44,7 @@ class Parent:
         self._grammars = grammars
         self.executor = executor(CONFIG)
         self.socket, theirs = socket.socketpair()
-        self.socket.settimeout(60)
+        self.socket.settimeout(PATIENCE)
         self.outcome: int | Exception | None = None
         self._reader = FrameReader()
         self._thread = threading.Thread(target=self._serve, args=[theirs])
@@ -67,7 +68,7 @@ class Parent:
                 yield msgspec.msgpack.decode(content, type=FromEngine)
 
     def join(self) -> int | Exception | None:
-        self._thread.join(60)
+        self._thread.join(PATIENCE)
         self.socket.close()
         return self.outcome
 
@@ -77,7 +78,7 @@ def parent() -> Iterator[Parent]:
     parent = Parent()
     yield parent
     parent.socket.close()
-    parent._thread.join(60)
+    parent._thread.join(PATIENCE)
 
 
 def test_shutdown_leaves_when_nothing_runs(parent: Parent) -> None:
@@ -173,7 +174,7 @@ def test_the_tokenizer_for_grammars_is_read_when_one_is_announced(
     messages = parent.received()
     while not any(output.events for output in messages if isinstance(output, Outputs)):
         pass
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while grammars._thread is None:  # which imports
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -197,7 +198,7 @@ def test_an_idle_engine_prepares_for_larger_batches(monkeypatch: pytest.MonkeyPa
     ready = next(messages)
     assert isinstance(ready, Ready)
     assert ready.phases == {"weights": 0.25}
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while executor.num_cold >= 0 and time.monotonic() < end:
         time.sleep(0.001)
     assert executor.num_cold < 0

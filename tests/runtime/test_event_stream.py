@@ -42,6 +42,22 @@ def test_a_taker_is_given_events_in_order_until_it_declines() -> None:
     asyncio.run(main())
 
 
+def test_what_waits_of_a_dropped_sequence_is_not_given_either() -> None:
+    async def main() -> None:
+        stream = EventStream(3)
+        for each in (event(1), event(2, index=1), event(3, index=2), event(4, index=1, finish_reason="stop")):
+            stream.put(each)
+        assert await stream.next() == event(1)
+        assert stream.drop(1) == []  # it has ended, and nobody has heard of it
+        assert [await stream.next() for _ in range(4)] == [None, event(3, index=2), None, None]
+        stream.put(event(5))
+        assert stream.drop(None) == [0, 2]
+        assert [await stream.next(), await stream.next()] == [None, None]
+        assert (stream.is_finished, stream.has_news) == (True, False)
+
+    asyncio.run(main())
+
+
 def test_what_a_taker_raises_ends_its_own_request() -> None:
     async def main() -> None:
         def take(each: TokenEvent) -> bool:

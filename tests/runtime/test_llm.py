@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE
 from tests.runtime.mock_executor import MockExecutor
 from tests.runtime.packages import make_package, seal
 from tests.runtime.test_chat_template import CHATML
@@ -179,7 +180,7 @@ def test_the_asynchronous_one_says_the_same(
         return AsyncEngine(path, options, command=MOCK_ENGINE)
 
     async def main() -> None:
-        async with asyncio.timeout(60), AsyncLLM(package, max_num_seqs=3) as other:
+        async with asyncio.timeout(PATIENCE), AsyncLLM(package, max_num_seqs=3) as other:
             outputs = await asyncio.gather(*(other.generate(f"prompt {i}", greedy()) for i in range(5)))
             expected = model.generate([f"prompt {i}" for i in range(5)], greedy())
             assert [output.outputs for output in outputs] == [output.outputs for output in expected]

@@ -45,13 +45,15 @@ def test_a_whole_package_opens(package: Path) -> None:
     assert (opened.tokenizer_path / "tokenizer.json").exists()
 
 
-def test_it_may_be_moved_and_linked_to(package: Path, tmp_path: Path) -> None:
+def test_it_may_be_moved_and_linked_to(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moved = tmp_path / "elsewhere"
     package.rename(moved)
     link = tmp_path / "link"
     link.symlink_to(moved)
     assert Package.open(link).path == moved
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert Package.open("elsewhere").path == moved
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.http.tokenizer_files import write_tokenizer
+from tests.patience import PATIENCE
 from tests.runtime.mock_executor import MockExecutor, QueueingMock
 from tests.runtime.schemas import schemas
 
@@ -263,7 +264,7 @@ def test_a_panic_of_the_library_ends_no_thread(tmp_path: Path, monkeypatch: pyte
     grammars.announce()
     for i in range(2):  # the thread outlives each
         grammars.submit(str(i), "start: /a/")
-        (result,) = grammars.take(timeout=60)
+        (result,) = grammars.take(timeout=PATIENCE)
         assert (result.request_id, result.error) == (str(i), "PanicException: out of bounds")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.http.fake_engine import PANGRAM
 from tests.http.server_process import ServerProcess
+from tests.patience import PATIENCE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install --group browser")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -33,7 +34,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any) -> Iterator[Any]:
     """A fresh profile; what the page logs as an error fails the test."""
     context = browser.new_context(color_scheme="dark", viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(60000)
+    context.set_default_timeout(1e3 * PATIENCE)
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
