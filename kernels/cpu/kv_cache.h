@@ -65,10 +65,11 @@ PAGEDC_INLINE void prefetch_bytes(const float* row) {
 template <class Config, class KV>
 void store_kv(Worker& worker, const pagedc_batch& batch, const float* k, int64_t ldk, const float* v, int64_t ldv,
               void* cache) {
-  constexpr int TOKENS_PER_TASK = 16;  // about a block: its cache lines stay with one core
+  // At most a block: its cache lines stay with one core. The few tokens of a decode, each of another block, are shared out.
+  const int64_t fair = ceil_div(batch.num_tokens, worker.size), grain = fair < BLOCK_SIZE ? fair : BLOCK_SIZE;
   constexpr int AHEAD = 3;             // tokens: rows lie too far apart for the hardware to see where they go
   constexpr int K_BYTES = Config::num_kv_heads * Config::head_dim * 4, V_BYTES = Config::num_kv_heads * Config::v_head_dim * 4;
-  worker.parallel_for(batch.num_tokens, TOKENS_PER_TASK, [&](int64_t begin, int64_t end) {
+  worker.parallel_for(batch.num_tokens, grain, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       if (t + AHEAD < batch.num_tokens) {
         prefetch_bytes<K_BYTES>(k + (t + AHEAD) * ldk);
