@@ -1,5 +1,6 @@
 """What MODEL may be, told by its form and by what lies on the disk: torch is not needed to refuse a typo."""
 
+import os
 import re
 from pathlib import Path
 
@@ -25,10 +26,13 @@ def model_path(model: str, *, random_weights: bool = False) -> Path | None:
         raise CheckpointError(f"MODEL is empty; it is {FORMS}")
     if model == DEMO and random_weights:
         raise CheckpointError(f"{DEMO}: it has its weights; --random-weights is for a config alone")
-    path = Path(model).expanduser()
-    if path.exists() and model != DEMO:
-        _check(path, random_weights)
-        return path
+    path = Path(os.path.expanduser(model))
+    try:
+        if path.exists() and model != DEMO:
+            _check(path, random_weights)
+            return path
+    except OSError as error:
+        raise CheckpointError(f"{model}: cannot be read: {error.strerror}") from error
     if model == DEMO or (is_hub_id(model) and path.suffix != ".gguf"):
         return None
     raise CheckpointError(f"{model}: not found; MODEL is {FORMS}")
@@ -41,7 +45,9 @@ def _check(path: Path, random_weights: bool) -> None:
         if path.suffix != ".json":
             raise CheckpointError(f"{path}: --random-weights needs a directory with {CONFIG}, or such a file")
     elif path.suffix == ".gguf":
-        _require_magic(path)
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise CheckpointError(f"{path}: not a whole GGUF file: it does not begin with GGUF")
     else:
         alone = "; with --random-weights a config alone" if path.suffix == ".json" else ""
         raise CheckpointError(f"{path}: MODEL is {FORMS}{alone}")
@@ -58,13 +64,3 @@ def require_config(directory: Path) -> None:
             f"{directory}: an adapter; give its base model as MODEL, and --lora {directory}"
         )
     raise CheckpointError(f"{directory}: no {CONFIG} in it; MODEL is {FORMS}")
-
-
-def _require_magic(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            found = file.read(len(MAGIC))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    if found != MAGIC:
-        raise CheckpointError(f"{path}: not a whole GGUF file: it does not begin with GGUF")

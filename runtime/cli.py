@@ -230,8 +230,10 @@ def _serve(options: argparse.Namespace) -> int:
     from pagedc.runtime.engine_spawn import spawn_engine
 
     gc.disable()  # until it is ready: looking for garbage takes 8 % of the imports, and finds none
-    spawned = [spawn_engine(path) for path in options.package]  # they import while this process does
+    spawned = []
     try:
+        for path in options.package:
+            spawned.append(spawn_engine(path))  # they import while this process does
         from pagedc.runtime.serve import serve
 
         return serve(options, spawned)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pagedc.runtime.errors import EngineError
 from pagedc.runtime.read_ahead import read_ahead
 from pagedc.runtime.run_module import RUN_MODULE
+from pagedc.runtime.socket_process import start_with_socket
 
 ENGINE_COMMAND = (*RUN_MODULE, "pagedc.runtime.engine_process")
 # An engine multiplies nothing with numpy. That numpy's library starts no threads takes 40 ms off its import.
@@ -36,17 +36,6 @@ def spawn_engine(package: Path, command: Sequence[str] = ENGINE_COMMAND) -> Spaw
     the command. Raises EngineError if it cannot be started.
     """
     started = time.monotonic()
-    ours, theirs = socket.socketpair()
-    with theirs:
-        try:
-            process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=_ENVIRONMENT | os.environ,
-            )
-        except OSError as error:
-            ours.close()
-            raise EngineError(f"{command[0]} cannot be started: {error.strerror}") from None
+    process, ours = start_with_socket(command, env=_ENVIRONMENT | os.environ)
     read_ahead(package)
     return SpawnedEngine(process, ours, started)

@@ -57,9 +57,9 @@ seconds = number(0, 86400)
 def num_bytes(text: str) -> int:
     """Bytes of "8GiB", "500MB" or "123456"."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
-    if match is None or match[2] == "i" or (size := int(float(match[1]) * _UNITS[match[2]])) < 1:
+    if match is None or match[2] == "i" or not 1 <= (size := float(match[1]) * _UNITS[match[2]]) < 2**63:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size like 8GiB or 500MB")
-    return size
+    return int(size)
 
 
 def share(amount: Callable[[str], int]) -> "Callable[[str], Share]":

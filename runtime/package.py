@@ -52,8 +52,12 @@ class Package:
         Sizes of all files and hashes of all but the weights are compared with the manifest; of the weights
         too with `verify`. Without `to_run` it may be for another machine.
         """
-        package = Path(path).resolve()
-        if not package.is_dir():
+        package = Path(os.path.realpath(path))
+        try:
+            is_there = package.is_dir()
+        except OSError as error:
+            raise PackageError(f"{path}: cannot be read: {error.strerror}") from None
+        if not is_there:
             raise PackageError(f"{path}: no such directory; a package is what `pagedc compile` writes")
         manifest = read_manifest(package)
         if to_run:

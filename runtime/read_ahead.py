@@ -5,6 +5,7 @@ pages, 2 MiB at a time. (MADV_WILLNEED reads some MiB at most, and into small pa
 5.14 cannot: there the file is read as any other.
 """
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -24,20 +25,19 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 def read_ahead(package: Path) -> threading.Thread:
     """Begin, in a thread of its own; what cannot be read is left for others to complain of."""
     thread = threading.Thread(target=_read_all, args=(package,), name="read-ahead", daemon=True)
-    thread.start()
+    with contextlib.suppress(RuntimeError):  # no more threads: it is for speed alone
+        thread.start()
     return thread
 
 
 def _read_all(package: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):
         for path in sorted((package / "weights").glob("*.safetensors")):
             with path.open("rb", buffering=0) as file:
                 if not _populate_cache(file.fileno(), os.fstat(file.fileno()).st_size):
                     buffer = bytearray(1 << 20)
                     while file.readinto(buffer):
                         pass
-    except OSError:
-        return
 
 
 def ask_for_huge_pages(address: int, size: int) -> None:

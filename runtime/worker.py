@@ -6,13 +6,12 @@ It answers on its end of a socket pair with frames; an empty one says that it ha
 
 import os
 import signal
-import socket
 import subprocess
 import time
 
-from pagedc.runtime.errors import EngineError
 from pagedc.runtime.frames import FrameReader, frame
 from pagedc.runtime.run_module import RUN_MODULE
+from pagedc.runtime.socket_process import start_with_socket
 
 PATIENCE = 60.0  # seconds, by the clock, for it to import what it needs or to answer, on the busiest machine
 # What Python itself needs to start; what comes from outside has no business with the rest, such as keys.
@@ -28,19 +27,12 @@ class Worker:
         """`time_limit`: seconds of processor time for one answer. Raises EngineError if it cannot be
         started.
         """
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [*RUN_MODULE, module, str(theirs.fileno()), str(time_limit)],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # what it has to say comes through the socket
-                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                )
-            except OSError as error:
-                self._socket.close()
-                raise EngineError(f"{module} cannot be started: {error.strerror}") from None
+        self._process, self._socket = start_with_socket(
+            (*RUN_MODULE, module),
+            str(time_limit),
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            stderr=subprocess.DEVNULL,  # what it has to say comes through the socket
+        )
         self._reader = FrameReader()
         self._is_started = False
 

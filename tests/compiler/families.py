@@ -116,16 +116,20 @@ def make_config(name: str, **overrides: Any) -> PretrainedConfig:
 
 
 def make_model(name: str, **overrides: Any) -> torch.nn.Module:
-    """The module of a config in float32: every parameter random, those of norms and biases too."""
+    """The module of a config in float32, of random parameters."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(make_config(name, **overrides), dtype=torch.float32).eval()
+    return randomised(AutoModelForCausalLM.from_config(make_config(name, **overrides), dtype=torch.float32))
+
+
+def randomised(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with every parameter random, those of norms and biases too."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
             else:
                 parameter.copy_(torch.randn_like(parameter) * 0.08)
-    return model  # type: ignore[no-any-return]
+    return model.eval()
 
 
 def save_model(name: str, directory: Path, **overrides: Any) -> torch.nn.Module:

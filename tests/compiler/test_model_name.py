@@ -36,6 +36,13 @@ def test_anything_else_is_refused(model: str) -> None:
         model_path(model)
 
 
+def test_what_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be read: File name too long"):
+        model_path("a" * 300)
+    with pytest.raises(CheckpointError, match="~nobody-of-this-name/model: not found"):
+        model_path("~nobody-of-this-name/model")
+
+
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tests.compiler.families import randomised
 from tests.conformance.shrink import small_config
 from transformers import PretrainedConfig
 
@@ -101,17 +102,10 @@ def small_model(model_type: str) -> tuple[PretrainedConfig, torch.nn.Module, str
 
 
 def random_model(config: PretrainedConfig) -> torch.nn.Module:
-    """Every parameter random, those of norms and biases too."""
+    """The module of a config in float32, of random parameters."""
     torch.manual_seed(0)
     with quiet():
-        model = new_module(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-            else:
-                parameter.copy_(torch.randn_like(parameter) * 0.08)
-    return model  # type: ignore[no-any-return]
+        return randomised(new_module(config))
 
 
 def compare(package: Path, model: torch.nn.Module, vocab_size: int) -> float:

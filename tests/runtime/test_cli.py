@@ -55,6 +55,7 @@ def test_shares_and_durations() -> None:
         ["--memory", "-1"],
         ["--memory", "0"],
         ["--memory", "8ib"],
+        ["--memory", "9" * 400],
         ["--port", "70000"],
         ["--port", "http"],
         ["--port", "1" * 5000],

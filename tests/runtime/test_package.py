@@ -45,6 +45,12 @@ def test_a_whole_package_opens(package: Path) -> None:
     assert (opened.tokenizer_path / "tokenizer.json").exists()
 
 
+def test_what_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert "no such directory" in refusal(tmp_path / "loop")
+    assert "File name too long" in refusal(tmp_path / ("a" * 300))
+
+
 def test_it_may_be_moved_and_linked_to(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,14 @@ def test_what_is_not_there_is_left_to_others(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "model.safetensors").symlink_to("nowhere")
     read_ahead(tmp_path).join()
+
+
+def test_no_thread_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert not read_ahead(tmp_path).is_alive()
 
 
 PEAK_MEMORY = """
