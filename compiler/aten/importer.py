@@ -14,6 +14,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from pagedc.compiler.aten.builder import Builder, op_name, origin_of
 from pagedc.compiler.aten.table import COMPLEX, PAIRS, PARTS, SHIFTED, TABLE, NoRuleError
@@ -43,6 +44,7 @@ class Importer(Builder):
         needed = self._needed(output)
         unknown = [node for node in needed if not self._known(node)]
         if unknown:
+            self._refuse_sizes_of_values(needed)
             raise NoRuleError(op_name(unknown[0]), origin_of(unknown[0]))
         for node in needed:
             self.current = node
@@ -93,6 +95,17 @@ class Importer(Builder):
             or op_name(node) in TABLE
             or _is_pair(node)
         )
+
+    def _refuse_sizes_of_values(self, needed: list[FxNode]) -> None:
+        """Raises UnsupportedError for the first size that values of tokens decide: no rule for what follows
+        would help.
+        """
+        for node in needed:
+            if isinstance(node.meta.get("val"), torch.Tensor) and free_unbacked_symbols(node.meta["val"]):
+                self.current = node
+                raise self.unsupported(
+                    "a size that the values of tokens decide; those of a package depend on their number alone"
+                )
 
     def _needed(self, output: FxNode) -> list[FxNode]:
         """What the output depends on, but for what a mask is made of: that is run, not imported.

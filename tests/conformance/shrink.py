@@ -223,7 +223,9 @@ class _Shrinker:
         return value
 
     def _by_rule(self, key: str, value: int, size: int) -> int:
-        if size == HIDDEN and "out" not in key and value > self.width and value % self.width == 0:
+        # One that names what goes out, or the width of all parts, is no multiple of this part's own.
+        is_own = size == HIDDEN and "out" not in key and "global" not in key
+        if is_own and value > self.width and value % self.width == 0:
             return HIDDEN * value // self.width
         if size == KV_HEADS:
             heads = {v for k, v in self.values.items() if re.fullmatch(r"n_heads?|num_(attention_)?heads", k)}
