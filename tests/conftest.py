@@ -1,4 +1,6 @@
-"""What every test may count on: no model hub, no clock, and a GPU where it asks for one."""
+"""What every test may count on: no model hub, no proxy, no clock, a plain terminal, and a GPU where it asks
+for one.
+"""
 
 import os
 import shutil
@@ -23,6 +25,15 @@ if shutil.which("nvidia-smi") is None:
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What is printed depends neither on the terminal around the tests nor on what its user prefers.
+for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)
+os.environ["TERM"] = "xterm"
+
+# Servers of tests are asked without a proxy; what is downloaded may need it.
+for name in ("NO_PROXY", "no_proxy"):
+    os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks the hub fails at once instead of when the network does
 

@@ -67,6 +67,7 @@ class ServerProcess:
         except BaseException:
             self.process.kill()
             self.process.wait()
+            self._log.close()
             raise
         match = re.search(r"http://(\S+):(\d+)", line)
         assert match
