@@ -150,11 +150,11 @@ def _measure(
     path = options.models / entry.file.format(case.model)
     before = _read_bandwidth(sizes)
     try:
-        if case.figure == "first_token":  # once unmeasured: its files, libraries too, are in the page cache
+        if case.figure == "first_token":
+            # Once unmeasured: its files, libraries too, are in the page cache.
             measure(entry.program, case.figure, path, tools, sizes, options.timeout)
-        if (
-            case.figure == "decode"
-        ):  # the memory is what is waited for: weights lie in pages as their program reads them
+        elif case.figure == "decode":
+            # The memory is what is waited for: weights lie in pages as their program reads them.
             forget_cached(path)
         found = measure(entry.program, case.figure, path, tools, sizes, options.timeout)
     except Exception as error:  # one program that fails must not end the hours of the others

@@ -121,7 +121,6 @@ def _repeated(importer: Importer, x: Node, heads: int) -> Node:
 
 def _is_grouped(q: tuple[int, ...], k: tuple[int, ...]) -> bool:
     """Whether the axes of k are those of q, the last ones 1, or one axis that holds the first of them."""
-    q, k = (tuple(size for size in shape) for shape in (q, k))
     while len(q) > 1 and q[0] == 1:
         q = q[1:]
     while len(k) > 1 and k[0] == 1:

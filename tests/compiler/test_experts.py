@@ -14,10 +14,8 @@ from pagedc.compiler.trace import trace
         ("llama4_text", 2),  # all experts for every token, weighted by scores that are 0 but for the chosen
         ("longcat_flash", 2),  # a loop over those that some token chose; some of them change nothing
         ("dbrx", 3),  # matrices of all experts below each other
-        (
-            "jetmoe",
-            4,
-        ),  # tokens sorted by expert; queries of experts, with the experts' outputs after attention
+        # tokens sorted by expert; queries of experts, with the experts' outputs after attention
+        ("jetmoe", 4),
     ],
 )
 def test_only_chosen_experts_are_computed(name: str, grouped: int) -> None:
