@@ -2,15 +2,16 @@
 
 import argparse
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pagedc.runtime.bench.workload import LAST_ID, Lengths, parse_lengths
 from pagedc.runtime.errors import UsageError
+from pagedc.runtime.option_values import integer, number
 
 T = TypeVar("T")
+_count = integer(1, 10**7)
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
@@ -70,19 +71,25 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="of drawn prompts: for a vocabulary smaller than most (default: %(default)s)",
     )
     add("--num-requests", type=_count, default=64, metavar="N", help="of each load (default: %(default)s)")
-    add("--rate", type=_positive, nargs="+", metavar="R", help="requests a second; several = one load each")
+    add(
+        "--rate",
+        type=number(0.001, 1e6),
+        nargs="+",
+        metavar="R",
+        help="requests a second; several = one load each",
+    )
     add("--concurrency", type=_count, nargs="+", metavar="N", help="requests at a time; several, likewise")
     add(
         "--burstiness",
-        type=_positive,
+        type=number(0.001, 1000),
         default=1.0,
         metavar="B",
         help="of arrivals, with --rate: 1 = Poisson, less = bursts, more = evenly",
     )
     add("--slo", nargs="+", default=[], metavar="NAME:MS", help="ttft:500 tpot:50 e2el:9000: goodput")
     add("--stop-at-eos", action="store_true", help="let the model end an answer; a server without ignore_eos")
-    add("--warmup", type=int, default=1, metavar="N", help="requests before the first load")
-    add("--timeout", type=_positive, default=600.0, metavar="S", help="of one request")
+    add("--warmup", type=integer(0, 10**7), default=1, metavar="N", help="requests before the first load")
+    add("--timeout", type=number(0.001, 86400), default=600.0, metavar="S", help="of one request")
     add("--plot", type=Path, metavar="FILE", help="latency against load, as a .png, .svg or .pdf")
     add("--json", action="store_true", help="for a machine")
 
@@ -196,19 +203,3 @@ def _word(parse: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return checked
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10**7:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a count of at least 1")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value

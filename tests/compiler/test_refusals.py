@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.compiler.families import make_config
-from tests.conformance.shrink import small_config
 from transformers import AutoConfig
 
+from pagedc.compiler.aten.importer import Importer
 from pagedc.compiler.cli import main
+from pagedc.compiler.errors import UnsupportedError
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 211}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -21,8 +23,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 96, "vocab_size": 211},
         "xlnet: ",
     ),
-    # Patches end where the next byte surprises a small model: how many there are, no number of tokens tells.
-    "blt": ({}, "blt: aten.slice at model.patcher: a size that the values of tokens decide"),
     "t5": ({"d_model": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 211}, "t5: its module"),
 }
 
@@ -30,8 +30,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options, message = REFUSED[name]
-    config = AutoConfig.for_model(name, **options) if options else small_config(name)
-    config.save_pretrained(tmp_path / "model")
+    AutoConfig.for_model(name, **options).save_pretrained(tmp_path / "model")
     words = ["compile", str(tmp_path / "model"), "-o", str(tmp_path / "package"), "--random-weights"]
     assert main(words) == 3
     lines = capsys.readouterr().err.splitlines()
@@ -48,3 +47,24 @@ def test_a_gpu_has_no_kernel_for_biases_of_the_distance(
     words = ["compile", str(tmp_path / "model"), "-o", str(tmp_path / "package"), "--random-weights"]
     assert main([*words, "--target", "cuda:sm_90"]) == 3
     assert "attention with a bias of each distance, on a GPU" in capsys.readouterr().err
+
+
+class Chooser(torch.nn.Module):
+    """How many rows it gives, no number of tokens tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(16, 8)
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        return self.embedding(token_ids[token_ids > 3])  # type: ignore[no-any-return]
+
+
+def test_sizes_that_values_decide() -> None:
+    token_ids = torch.arange(11)[None]
+    shapes = ({1: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(Chooser().eval(), (token_ids,), dynamic_shapes=shapes, strict=False)
+    with pytest.raises(
+        UnsupportedError, match=r"^aten\.\w+ at the top level: a size that the values of tokens"
+    ):
+        Importer(program, {}, {}).run()
