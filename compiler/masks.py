@@ -6,6 +6,7 @@ last few of them (a window), those of the same stretch (chunks), each with or wi
 is none of these is refused; nothing is assumed from a config.
 """
 
+import contextlib
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -94,9 +95,11 @@ class MaskReader:
         return found
 
     def number(self, node: FxNode) -> float | None:
-        """What a static tensor of one element holds."""
-        value = _Run(self, NUM_TOKENS, {}).value(node)
-        return float(value) if value.numel() == 1 else None
+        """What a static tensor of one element holds; None of others, and where the trace holds none."""
+        with contextlib.suppress(MaskError):
+            value = _Run(self, NUM_TOKENS, {}).value(node)
+            return float(value) if value.numel() == 1 else None
+        return None
 
     def check_distances(self, index: FxNode, hidden: FxNode, extent: int) -> None:
         """Raise MaskError unless an index [.., T, T] is the distance to a key, hidden from `extent` on."""

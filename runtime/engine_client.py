@@ -35,7 +35,9 @@ class EngineClient:
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[Ready] | None = None
         self._is_closing = False
-        self._socket.sendall(frame(self._encoder.encode(start)))  # fits the socket's buffer: nobody reads yet
+        with contextlib.suppress(OSError):  # a process that died already: `ready` says how
+            # Fits the socket's buffer: nobody reads yet.
+            self._socket.sendall(frame(self._encoder.encode(start)))
 
     @property
     def age(self) -> float:

@@ -113,6 +113,7 @@ def test_a_killed_engine_fails_its_streams_and_comes_back(
     for thread in threads:
         thread.start()
     while min(counts) < 2:
+        assert not failures
         time.sleep(0.01)
     os.kill(engine_pid(demo_server), signal.SIGKILL)
     for thread in threads:

@@ -14,6 +14,7 @@ from tests.patience import PATIENCE
 from tests.runtime.mock_engine import GARBAGE, HANG, HOLD, KILL, RAISE, SLOW
 
 from pagedc.runtime.async_engine import AsyncEngine
+from pagedc.runtime.engine_spawn import spawn_engine
 from pagedc.runtime.errors import (
     ContextLengthError,
     EngineClosedError,
@@ -74,10 +75,10 @@ def test_an_engine_that_hangs_is_killed_and_started_again() -> None:
         try:
             with pytest.raises(EngineDeadError, match="killed by signal 9"):
                 await tokens_of(engine.generate("a", [HANG], params()))
-            engine._step_timeout = PATIENCE  # the next ones are no slower than the machine
+            engine._watch.timeout = PATIENCE  # the next ones are no slower than the machine
             assert len(await tokens_of(engine.generate("b", [1], params()))) == 5
             assert engine.num_restarts == 1
-            engine._look()  # without requests there is nothing to end
+            engine._watch.look()  # without requests there is nothing to end
             assert len(await tokens_of(engine.generate("c", [1], params()))) == 5
             assert engine.num_restarts == 1
         finally:
@@ -241,6 +242,21 @@ def test_a_restart_without_a_process_is_tried_again() -> None:
         await answered_at_last(engine)
 
     run(test)
+
+
+def test_a_process_that_died_before_it_was_told_anything_says_how(tmp_path: Path) -> None:
+    spawned = spawn_engine(tmp_path, (sys.executable, "-c", "raise SystemExit(7)"))
+    spawned.process.wait()
+
+    async def start() -> None:
+        engine = AsyncEngine("well", command=COMMAND, spawned=spawned)
+        try:
+            await engine.start()
+        finally:
+            await engine.close()
+
+    with pytest.raises(EngineError, match=r"died while starting \(exit code 7\)"):
+        asyncio.run(start())
 
 
 def test_a_start_that_fails_says_why() -> None:
