@@ -63,6 +63,8 @@ class ChatTemplate:
     def warm_up(self) -> None:
         """Start the process without waiting for it."""
         with self._lock:
+            if self._worker is not None and not self._worker.is_alive:
+                self._drop()
             if self._worker is None:
                 self._worker = Worker(_MODULE, self._time_limit)
 
@@ -110,6 +112,8 @@ class ChatTemplate:
         except (OverflowError, TypeError, UnicodeEncodeError, RecursionError) as error:
             raise _refusal(f"the messages cannot be given to it: {error}") from None
         with self._lock:
+            if self._worker is not None and not self._worker.is_alive:
+                self._drop()
             if self._worker is None:
                 self._worker = Worker(_MODULE, self._time_limit)
             try:

@@ -27,7 +27,9 @@ class GrammarChecker:
         self._verdicts: OrderedDict[bytes, CheckedGrammar] = OrderedDict()
 
     def check(self, source: GrammarSource) -> str:
-        """The grammar for `SamplingParams.grammar`; raises RequestError that names the field."""
+        """The grammar for `SamplingParams.grammar`; raises RequestError that names the field, and EngineError
+        where the process cannot be started or is given no time.
+        """
         param, kind, text, before = source
         if len(text) > self._max_len:
             raise _refusal(param, f"it has {len(text)} characters, above {self._max_len}")
@@ -51,6 +53,8 @@ class GrammarChecker:
             data = msgspec.msgpack.encode(request)
         except UnicodeEncodeError:
             return CheckedGrammar(None, "it holds half of a surrogate pair, which is no character")
+        if self._worker is not None and not self._worker.is_alive:
+            self._drop()
         if self._worker is None:
             self._worker = Worker(_MODULE, self._time_limit)
         try:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 
+from pagedc.runtime.errors import EngineError
 from pagedc.runtime.frames import FrameReader, frame
 from pagedc.runtime.run_module import RUN_MODULE
 from pagedc.runtime.socket_process import start_with_socket
@@ -27,6 +28,7 @@ class Worker:
         """`time_limit`: seconds of processor time for one answer. Raises EngineError if it cannot be
         started.
         """
+        self._module = module
         self._process, self._socket = start_with_socket(
             (*RUN_MODULE, module),
             str(time_limit),
@@ -36,8 +38,15 @@ class Worker:
         self._reader = FrameReader()
         self._is_started = False
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs: what was ended while nobody asked is no fault of the next question."""
+        return self._process.poll() is None
+
     def ask(self, data: bytes) -> bytes:
-        """Its answer; raises TimeoutError, or OSError or FrameError if the process died."""
+        """Its answer; raises TimeoutError where that takes more than the time limit, OSError or FrameError if
+        the process died, and EngineError where it says nothing for as long as PATIENCE.
+        """
         if not self._is_started:
             self._receive()
             self._is_started = True
@@ -56,7 +65,10 @@ class Worker:
         frames: list[bytes] = []
         while not frames:
             self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
-            data = self._socket.recv(1 << 18)
+            try:
+                data = self._socket.recv(1 << 18)
+            except TimeoutError:  # by the clock: it was not given the time that it may work
+                raise EngineError(f"{self._module} said nothing for {PATIENCE:g} s") from None
             if not data:
                 self._process.kill()  # it has hung up: it is dead or dying
                 if self._process.wait() == -signal.SIGPROF:
