@@ -172,8 +172,7 @@ def test_the_tokenizer_for_grammars_is_read_when_one_is_announced(
     request = AddRequest("a", [1], SamplingParams(max_tokens=1, ignore_eos=True))
     parent.send(START, request)
     messages = parent.received()
-    while not any(output.events for output in messages if isinstance(output, Outputs)):
-        pass
+    assert any(output.events for output in messages if isinstance(output, Outputs))
     end = time.monotonic() + PATIENCE
     while grammars._thread is None:  # which imports
         assert time.monotonic() < end
