@@ -13,6 +13,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks import record
 from pagedc.runtime.bench.load import Load, offer
@@ -32,39 +33,44 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("package", type=Path, nargs="?", default=Path("build/smollm2-135m.pagedc"))
-    options = parser.parse_args()
-    manifest = Package.open(options.package).manifest
+    figures = measure(parser.parse_args().package)
+    total, weights, kv_cache, rest = (
+        figures[f"{name}_bytes"] / 1e6 for name in ("total", "weights", "kv_cache", "rest")
+    )
+    print(f"total {total:.0f} MB: weights {weights:.0f}, KV cache {kv_cache:.0f}, rest")
+    for name, num_bytes in figures["parts_of_rest"].items():
+        print(f"  {name:<10} {num_bytes / 1e6:5.1f} MB")
+    print(f"  {'':<10} {rest:5.1f} MB")
+    record.write("memory", figures)
+
+
+def measure(package: Path) -> dict[str, Any]:
+    """Serve the requests, then count."""
+    manifest = Package.open(package).manifest
     port = free_port()
-    command = [sys.executable, "-P", "-m", "pagedc.runtime.cli", "serve", str(options.package)]
+    command = [sys.executable, "-P", "-m", "pagedc.runtime.cli", "serve", str(package)]
     with running([*command, "--port", str(port)]) as process:
         wait_until_ready(process, port, "/ready")
         asks = drawn(REQUESTS, Lengths(INPUT, INPUT), Lengths(OUTPUT, OUTPUT), 0)
         bodies = [request_body(ask, manifest.model.name, chat=False, ignore_eos=True) for ask in asks]
-        answers, _ = asyncio.run(
-            offer(address_of(f"http://{HOST}:{port}", "/v1/completions"), bodies, Load())
-        )
+        address = address_of(f"http://{HOST}:{port}", "/v1/completions")
+        answers, _ = asyncio.run(offer(address, bodies, Load()))
         if failed := [answer.error for answer in answers if answer.error]:
             sys.exit(f"a request failed: {failed[0]}")
         time.sleep(SETTLE_SECONDS)
         parts = memory_of([process.pid, *descendants(process.pid)])
     cache = manifest.kv_cache
-    blocks = REQUESTS * -(-(INPUT + OUTPUT) // cache.block_size)
+    kv_cache = REQUESTS * -(-(INPUT + OUTPUT) // cache.block_size) * cache.bytes_per_block
     total, weights = sum(parts.values()), parts.pop("weights")
-    kv_cache = blocks * cache.bytes_per_block
     parts["engine"] -= kv_cache
-    figures = {
-        "package": options.package.name,
+    return {
+        "package": package.name,
         "total_bytes": total,
         "weights_bytes": weights,
         "kv_cache_bytes": kv_cache,
         "rest_bytes": total - weights - kv_cache,
         "parts_of_rest": parts,
     }
-    print(f"total {total / 1e6:.0f} MB: weights {weights / 1e6:.0f}, KV cache {kv_cache / 1e6:.0f}, rest")
-    for name, num_bytes in parts.items():
-        print(f"  {name:<10} {num_bytes / 1e6:5.1f} MB")
-    print(f"  {'':<10} {figures['rest_bytes'] / 1e6:5.1f} MB")
-    record.write("memory", figures)
 
 
 def memory_of(pids: list[int]) -> dict[str, int]:

@@ -23,27 +23,16 @@ def attention_node(
     heads = q.size // q.shape[-1]
     # Keys and values that were only repeated, as a whole or for each head of a group, are stored once.
     one_k, one_v = _untiled(k, heads), _untiled(v, heads)
-    of_heads = sinks or found.mask.slopes or biases
-    if one_k is not None and one_v is not None and not of_heads:
+    is_of_heads = sinks is not None or found.mask.slopes or biases
+    if one_k is not None and one_v is not None and not is_of_heads:
         return _tiled_attention(importer, q, one_k, one_v, found)
-    k, v = _unrepeated(k, heads), _unrepeated(v, heads)
-    k_heads, v_heads = (x.size // x.shape[-1] for x in (k, v))
-    if k_heads != v_heads:
-        k, v = (_repeated(importer, x, max(k_heads, v_heads)) for x in (k, v))
-    for x in (k, v):
-        if heads % (x.size // x.shape[-1]) or not _is_grouped(q.shape[:-1], x.shape[:-1]):
-            raise importer.unsupported(f"{list(q.shape)} queries of {list(x.shape)} keys")
-    inputs = [importer.reshape_node(x, (x.size // x.shape[-1], x.shape[-1])) for x in (q, k, v)]
-    if sinks is not None:
-        inputs.append(sinks)
-    mask = found.mask
-    if mask.slopes:
-        slopes = mask.slopes * (heads if len(mask.slopes) == 1 else 1)
-        if len(slopes) != heads:
-            raise importer.unsupported(f"{len(slopes)} slopes of {heads} heads")
-        inputs.append(importer.constant(torch.tensor(slopes, dtype=torch.float32)).node)
+    inputs = [
+        importer.reshape_node(x, (x.size // x.shape[-1], x.shape[-1]))
+        for x in (q, *_of_groups(importer, q, k, v))
+    ]
+    inputs += [] if sinks is None else [sinks]
+    inputs += _slopes(importer, found.mask.slopes, heads)
     inputs += biases
-    layer = importer.num_attention_layers
     extent: dict[str, Any] = {"extent": biases[1].shape[1]} if biases else {}
     importer.num_attention_layers += 1
     return importer.add(
@@ -51,14 +40,37 @@ def attention_node(
         inputs,
         (heads, v.shape[-1]),
         scale=found.scale,
-        window=mask.window,
-        chunk=mask.chunk,
+        window=found.mask.window,
+        chunk=found.mask.chunk,
         softcap=found.softcap,
         sinks=sinks is not None,
-        slopes=bool(mask.slopes),
-        layer=layer,
+        slopes=bool(found.mask.slopes),
+        layer=importer.num_attention_layers - 1,
         **extent,
     )
+
+
+def _of_groups(importer: Importer, q: Node, k: Node, v: Node) -> tuple[Node, Node]:
+    """Keys and values of equally many heads, each of a group of the queries' heads."""
+    heads = q.size // q.shape[-1]
+    k, v = _unrepeated(k, heads), _unrepeated(v, heads)
+    k_heads, v_heads = (x.size // x.shape[-1] for x in (k, v))
+    if k_heads != v_heads:
+        k, v = (_repeated(importer, x, max(k_heads, v_heads)) for x in (k, v))
+    for x in (k, v):
+        if heads % (x.size // x.shape[-1]) or not _is_grouped(q.shape[:-1], x.shape[:-1]):
+            raise importer.unsupported(f"{list(q.shape)} queries of {list(x.shape)} keys")
+    return k, v
+
+
+def _slopes(importer: Importer, slopes: tuple[float, ...], heads: int) -> list[Node]:
+    """Those of ALiBi as a table [heads], where there are any."""
+    if not slopes:
+        return []
+    slopes = slopes * (heads if len(slopes) == 1 else 1)
+    if len(slopes) != heads:
+        raise importer.unsupported(f"{len(slopes)} slopes of {heads} heads")
+    return [importer.constant(torch.tensor(slopes, dtype=torch.float32)).node]
 
 
 def _tiled_attention(importer: Importer, q: Node, k: Node, v: Node, found: Scores) -> Node:
