@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+LATE = 1.0  # seconds that a timer comes late where its process did not run: SIGSTOP, a frozen container
+
 logger = logging.getLogger(__name__)
 
 
@@ -17,13 +19,14 @@ class StepWatch:
         self._kill = kill
         self._last_word = 0.0  # when the engine was last heard of, or given work after it had none
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when the timer should come
 
     def begin(self) -> None:
         """The engine is about to be given work."""
         if not self._is_busy():
             self.hear()  # a timer that still runs began with work that is done
         if self.timeout is not None and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self.timeout, self.look)
+            self._look_in(self.timeout)
 
     def hear(self) -> None:
         """It said something."""
@@ -39,10 +42,17 @@ class StepWatch:
         self._timer = None
         if self.timeout is None or not self._is_busy():
             return
-        loop = asyncio.get_running_loop()
-        left = self._last_word + self.timeout - loop.time()
+        now = asyncio.get_running_loop().time()
+        if now - self._due > LATE:
+            self.hear()  # nor may the engine have run, and what it said has not been read
+        left = self._last_word + self.timeout - now
         if left > 0:
-            self._timer = loop.call_later(left, self.look)
+            self._look_in(left)
         else:
             logger.error("the engine has not ended a step for %g s; killing it", self.timeout)
             self._kill()
+
+    def _look_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + seconds
+        self._timer = loop.call_later(seconds, self.look)

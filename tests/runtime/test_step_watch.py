@@ -27,6 +27,12 @@ class Clock:
             self.timers.sort(key=lambda timer: timer[0])
         self.now = time
 
+    def stop_until(self, time: float) -> None:
+        """As a process that is stopped: the timers come when it goes on."""
+        self.now, timers, self.timers = time, self.timers, []
+        for _, call in timers:
+            call()
+
 
 class Engine:
     is_busy = False
@@ -75,6 +81,15 @@ def test_work_after_a_pause_has_all_the_time(clock: Clock) -> None:
     assert engine.killed_at is None
     clock.go_to(20)
     assert engine.killed_at == 19
+
+
+def test_an_engine_is_not_killed_for_the_time_that_its_server_was_stopped(clock: Clock) -> None:
+    engine, _ = watched(clock, 10)
+    clock.stop_until(500)
+    clock.go_to(509)
+    assert engine.killed_at is None
+    clock.go_to(520)
+    assert engine.killed_at == 510
 
 
 @pytest.mark.parametrize("timeout", [None, 10])
