@@ -259,7 +259,7 @@ def test_again_nothing_is_timed_and_without_a_gpu_a_file_gives_the_same_bytes(
 def test_the_budget_ends_it_and_a_kernel_that_fails_is_left_out(folder: Path, tuned: Path) -> None:
     own = {
         "FAKE_CUDA_BROKEN": "attention_prefill_kernel",
-        "FAKE_CUDA_SLEEP": "4",
+        "FAKE_CUDA_SLEEP": "60",  # ms, six times a candidate: the second still fits, and all together nowhere
         "PAGEDC_CACHE": str(folder / "2"),
     }
     done = run(folder, "short.pagedc", "--target", "cuda", "--tune", "quick", seconds=3, **own)
