@@ -8,6 +8,8 @@
 namespace pagedc {
 
 class Memory {
+  static constexpr size_t HUGE_PAGE = 2 << 20;
+
  public:
   Memory() = default;
   Memory(const Memory&) = delete;
@@ -18,7 +20,9 @@ class Memory {
 
   // False when there is no room. Called once.
   bool reserve(size_t size) {
-    size_ = size > 0 ? size : 1;
+    // Whole huge pages: from 6.7 on Linux puts it at the beginning of one. Else the used beginning of each layer's KV
+    // cache lies in two of them: 24 MB more of a model of 30 layers.
+    size_ = size < HUGE_PAGE ? (size > 0 ? size : 1) : (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     void* data = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data == MAP_FAILED) return false;
 #if defined(MADV_HUGEPAGE)
