@@ -1,5 +1,6 @@
 """The model as Hugging Face runs it, in float32, holding the weights that a package holds."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,16 @@ class Reference:
         if missing:
             raise CheckpointError(f"{checkpoint.source}: holds no {missing[0]}")
         self._model = model.eval()
+
+    def in_bfloat16(self) -> "Reference":
+        """The same as Hugging Face runs it in bfloat16: parameters and what lies between them are rounded."""
+        rounded: dict[int, Any] = {
+            id(parameter): torch.nn.Parameter(parameter.bfloat16(), requires_grad=False)
+            for parameter in self._model.parameters()
+        }
+        found = copy.copy(self)
+        found._model = copy.deepcopy(self._model, rounded)
+        return found
 
     def outputs(self, token_ids: list[int], paths: set[str]) -> dict[str, torch.Tensor]:
         """What each of these modules gives, of those that run once."""

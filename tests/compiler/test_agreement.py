@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pagedc.compiler.agreement import Agreement, Comparison, Floors
+from pagedc.compiler.agreement import FLOAT32_FLOORS, ROUNDED_FLOORS, Agreement, Comparison, Floors
 
 
 def compare(reference: torch.Tensor, logits: torch.Tensor, targets: list[int]) -> Agreement:
@@ -71,3 +71,10 @@ def test_logits_beyond_all_measure_are_a_shortfall() -> None:
     found = compare(torch.zeros(2, 2), torch.tensor([[1e30, 0.0], [0.0, 1.0]]), [1])
     assert found.perplexity == math.inf
     assert "perplexity change inf > 1" in found.shortfalls(Floors(perplexity_change=1))
+
+
+def test_floors_grow_with_what_rounding_does() -> None:
+    assert ROUNDED_FLOORS.scaled(1) == pytest.approx(ROUNDED_FLOORS)
+    assert ROUNDED_FLOORS.scaled(4) == pytest.approx(Floors(0.96, 0.0032, 0.006))  # twice as far
+    assert ROUNDED_FLOORS.scaled(1e6).top1_agreement == 0
+    assert FLOAT32_FLOORS.scaled(4) == FLOAT32_FLOORS

@@ -159,4 +159,42 @@ def test_the_first_departure_is_named() -> None:
     assert found.shortfalls[-1] == "the first module that departs is layers.1.mlp (3.0e-01)"
     assert verification_as_dict(found)["modules"] == {"layers.0": 1e-6, "layers.1.mlp": 0.3, "layers.2": None}
     agreeing = found._replace(modules=modules[:1])
-    assert agreeing.shortfalls[-1] == "its graph and weights agree in all 1 modules: its program departs"
+    why = "all 1 modules of its graph agree in float32, on its own weights: what departs is its program"
+    assert agreeing.shortfalls[-1] == why
+    of_others = found._replace(other_weights="gguf").shortfalls
+    assert of_others[-2].startswith("its weights are quantised (gguf) and those of a are not")
+
+
+def trembling(directory: Path) -> Path:
+    """A model so sure of each token that rounding changes what it says."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=96, hidden_size=64, intermediate_size=96, num_hidden_layers=6, num_attention_heads=4
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.2)
+        model.model.norm.weight.fill_(1.5)
+    model.bfloat16().save_pretrained(directory)
+    return directory
+
+
+def test_a_model_that_magnifies_rounding_has_floors_of_its_own(tmp_path: Path) -> None:
+    model = trembling(tmp_path / "model")
+    package = pagedc.compile(model, tmp_path / "out.pagedc", threads=1)
+    found = verify(package, str(model), SilentProgress(), num_tokens=1000, threads=1)
+    assert found.agreement.shortfalls(ROUNDED_FLOORS)
+    assert found.in_bfloat16 is not None
+    assert found.floors.mean_kl > ROUNDED_FLOORS.mean_kl
+    # The perplexity of random tokens is left to chance.
+    calm = found.agreement._replace(perplexity=found.agreement.reference_perplexity)
+    assert found._replace(agreement=calm).shortfalls == []
+    facts = verification_as_dict(found)
+    assert facts["in_bfloat16"]["mean_kl"] > facts["mean_kl"]
+    stream = io.StringIO()
+    print_verification(Console(file=stream, width=200), found)
+    assert "the model magnifies rounding" in stream.getvalue()
+    broken = found._replace(agreement=found.agreement._replace(mean_kl=1.0))
+    assert broken.shortfalls[-1].endswith("what departs is its program")
