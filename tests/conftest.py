@@ -23,8 +23,10 @@ if shutil.which("nvidia-smi") is None:
     # Read when triton is imported: its kernels run in its interpreter, and nothing here can compile them.
     os.environ["TRITON_INTERPRET"] = "1"
 
-# A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that. Who is ended
+# otherwise ends the servers of its tests too.
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.default_int_handler)
 
 # What is printed depends neither on the terminal around the tests nor on what its user prefers.
 for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
