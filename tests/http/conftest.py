@@ -32,8 +32,8 @@ def start_server(tokenizer_dir: Path) -> Iterator[Callable[..., ServerProcess]]:
     processes: list[ServerProcess] = []
 
     def start(**settings: Any) -> ServerProcess:
-        processes.append(fake_server(tokenizer_dir, settings))
-        return processes[-1].__enter__()
+        processes.append(fake_server(tokenizer_dir, settings).__enter__())
+        return processes[-1]
 
     yield start
     for process in processes:
