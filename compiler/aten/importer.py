@@ -19,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from pagedc.compiler.aten.builder import Builder, op_name, origin_of
 from pagedc.compiler.aten.table import COMPLEX, PAIRS, PARTS, SHIFTED, TABLE, NoRuleError
 from pagedc.compiler.aten.values import Parts, Shifted, Value
+from pagedc.compiler.errors import UnsupportedError
 from pagedc.compiler.graph import Graph
 from pagedc.compiler.masks import MaskReader, is_symbolic
 
@@ -53,7 +54,11 @@ class Importer(Builder):
             elif node.op == "get_attr":
                 self.values[node] = self.constant(getattr(self.program.graph_module, str(node.target)))
             elif node.op == "call_function" and not self._is_mask(node):
-                self.values[node] = self._call(node)
+                try:
+                    self.values[node] = self._call(node)
+                except UnsupportedError:
+                    self._refuse_sizes_of_values([node])
+                    raise
         logits = self.values[output.args[0][0]]
         if not isinstance(logits, Value):
             raise self.unsupported("logits that are not of each token")
@@ -97,9 +102,7 @@ class Importer(Builder):
         )
 
     def _refuse_sizes_of_values(self, needed: list[FxNode]) -> None:
-        """Raises UnsupportedError for the first size that values of tokens decide: no rule for what follows
-        would help.
-        """
+        """Raises UnsupportedError for the first size that values of tokens decide: no rule would help."""
         for node in needed:
             if isinstance(node.meta.get("val"), torch.Tensor) and free_unbacked_symbols(node.meta["val"]):
                 self.current = node

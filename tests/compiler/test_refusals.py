@@ -8,7 +8,9 @@ import torch
 from tests.compiler.families import make_config
 from transformers import AutoConfig
 
+import pagedc.compiler.trace  # noqa: F401  # the rules
 from pagedc.compiler.aten.importer import Importer
+from pagedc.compiler.aten.table import TABLE
 from pagedc.compiler.cli import main
 from pagedc.compiler.errors import UnsupportedError
 
@@ -57,14 +59,18 @@ class Chooser(torch.nn.Module):
         self.embedding = torch.nn.Embedding(16, 8)
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
-        return self.embedding(token_ids[token_ids > 3])  # type: ignore[no-any-return]
+        rows: torch.Tensor = self.embedding(token_ids[token_ids > 3])
+        return rows
 
 
-def test_sizes_that_values_decide() -> None:
+@pytest.mark.parametrize("has_rules", [True, False], ids=["an op with a rule", "an op without one"])
+def test_sizes_that_values_decide(has_rules: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_rules:
+        monkeypatch.delitem(TABLE, "aten.index")
     token_ids = torch.arange(11)[None]
     shapes = ({1: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(Chooser().eval(), (token_ids,), dynamic_shapes=shapes, strict=False)
     with pytest.raises(
-        UnsupportedError, match=r"^aten\.\w+ at the top level: a size that the values of tokens"
+        UnsupportedError, match=r"^aten\.index at the top level: a size that the values of tokens"
     ):
         Importer(program, {}, {}).run()
