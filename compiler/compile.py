@@ -69,6 +69,9 @@ def compile_model(options: CompileOptions, progress: Progress) -> Path:
     with progress.phase("lower") as phase:
         program = lower(graph, target.print_body)
         phase.note(f"{len(program.calls)} calls, {len(program.row_functions)} row kernels")
+    with progress.phase("formats") as phase:
+        changed = packer.shrink(program.weights)
+        phase.note(f"{changed} of {len(program.weights)} weights in fewer bits, without loss")
     limits = _limits(checkpoint, options, graph.max_tokens)
     kv_dtype = dtype if options.kv_cache_dtype == "auto" else options.kv_cache_dtype
     facts = Facts(checkpoint.name, _version(), dtype, limits, kv_dtype)

@@ -52,7 +52,7 @@ def round_to(weight: Stored, held: str) -> torch.Tensor:
         weight = weight.dequantize()
     if held in ROUNDED_FORMATS.values():
         return quantize(weight.flatten(0, -2), held).dequantize().view(weight.shape)
-    return weight.to(torch.bfloat16).float() if held == "bf16" else weight.float()
+    return weight.to(torch.bfloat16).float() if held.endswith("bf16") else weight.float()
 
 
 def _each(work: Callable[[torch.Tensor], _Grid], chunks: Sequence[torch.Tensor]) -> list[_Grid]:

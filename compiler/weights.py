@@ -45,6 +45,18 @@ class WeightPacker:
             return ROUNDED_FORMATS["int8" if vocabulary else self.quantization]
         return "f32" if self.dtype == "float32" else "bf16"
 
+    def shrink(self, weights: list[Weight]) -> int:
+        """Change formats to such as hold the same in fewer bytes; of how many weights."""
+        changed = 0
+        for weight in weights:
+            smaller = self.layout.smaller(weight.format)
+            if smaller is not None and all(
+                self.layout.fits(part, smaller) for part in self._matrices(weight)
+            ):
+                weight.format = smaller
+                changed += 1
+        return changed
+
     def entries(self, weights: list[Weight]) -> list[WeightEntry]:
         """Names and sizes, before anything is read."""
         return [
@@ -60,18 +72,24 @@ class WeightPacker:
         """One weight. Raises CheckpointError for a tensor that the checkpoint lacks."""
         if weight.format == "raw":
             return self._raw(weight.node)
-        tensor = self._load(weight.node)
-        if len(tensor.shape) == 3:
-            return np.concatenate([self._pack(part, weight.format) for part in _experts(tensor)])
-        if weight.stripes > 1:
-            tensor = _take_rows(tensor, striped_rows(weight.shape[0], weight.stripes))
-        return self._pack(tensor, weight.format)
+        parts = [self._pack(matrix, weight.format) for matrix in self._matrices(weight)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def floats(self, node: Node) -> Array:
         """A constant as its kernels see it, in float32 (or its own integers)."""
         if "format" not in node.attrs:
             return self._float(node)
         return round_to(self._load(node), node.attrs["format"]).numpy()
+
+    def _matrices(self, weight: Weight) -> Iterator[Stored]:
+        """A weight as its kernels want its rows; of experts, one by one."""
+        tensor = self._load(weight.node)
+        if len(tensor.shape) == 3:
+            yield from _experts(tensor)
+        elif weight.stripes > 1:
+            yield _take_rows(tensor, striped_rows(weight.shape[0], weight.stripes))
+        else:
+            yield tensor
 
     def _pack(self, tensor: Stored, name: str) -> Array:
         if isinstance(tensor, QuantizedTensor) and tensor.format != name:

@@ -26,7 +26,7 @@ _ITEM_BITS = {
     "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64,
 }  # fmt: skip
 # Bits that a packed format needs for one element at the very least.
-_FORMAT_BITS = {"f32": 32, "bf16": 16, "int8": 8, "int4": 4}
+_FORMAT_BITS = {"f32": 32, "bf16": 16, "coded": 12, "int8": 8, "int4": 4}
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

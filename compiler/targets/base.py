@@ -33,6 +33,14 @@ class WeightLayout(Protocol):
         """Whether its kernels read a format; blocks of any other are expanded."""
         ...
 
+    def smaller(self, name: str) -> str | None:
+        """A format that holds most matrices of `name` without loss in fewer bytes, if there is one."""
+        ...
+
+    def fits(self, tensor: torch.Tensor | QuantizedTensor, name: str) -> bool:
+        """Whether that format holds this matrix [rows, columns]."""
+        ...
+
     def packed_bytes(self, name: str, rows: int, columns: int) -> int:
         """Bytes of a matrix [rows, columns] in the format called `name`."""
         ...

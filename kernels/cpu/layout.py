@@ -1,9 +1,10 @@
 """The packed weight layouts that kernels/cpu/formats.h reads, written and read back with numpy.
 
 A matrix W [rows, columns] (rows = output features) is cut into panels of 16 rows; the last panel is filled
-with zeros. A format's name is `f32`, `bf16`, `int8_g0` (a float32 scale per row), or
-`int{4,8}_g{16,32,64,128}`, with `_min` if groups have a minimum. Scales and minimums are float16; `_f32`:
-float32; `_i8`: int8, in units of a float16 for each 256 weights of a row, as the K types of GGUF have them.
+with zeros. A format's name is `f32`, `bf16`, `coded_bf16` (its weights in 12 bits: `coded.py`), `int8_g0` (a
+float32 scale per row), or `int{4,8}_g{16,32,64,128}`, with `_min` if groups have a minimum. Scales and
+minimums are float16; `_f32`: float32; `_i8`: int8, in units of a float16 for each 256 weights of a row, as
+the K types of GGUF have them.
 Every packer returns uint8 [packed_bytes(format, rows, columns)].
 """
 
@@ -13,6 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from pagedc.kernels.cpu import coded
 
 PANEL_ROWS = 16
 
@@ -27,7 +30,7 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`bits` of a weight (32 and 16 are floats); `group_size` weights share a scale (0 = a whole row)."""
+    """`bits` of a weight (32, 16 and 12 are floats); `group_size` weights share a scale (0 = a whole row)."""
 
     bits: int
     group_size: int = 0
@@ -36,7 +39,7 @@ class Format:
 
     @property
     def is_integer(self) -> bool:
-        return self.bits < 16
+        return self.bits <= 8
 
     @property
     def cpp_type(self) -> str:
@@ -46,6 +49,8 @@ class Format:
                 return "F32"
             case 16:
                 return "BF16"
+            case 12:
+                return "CodedBF16"
             case _:
                 minimum = f", {str(self.has_minimum).lower()}" if self.bits == 4 or self.group_size else ""
                 scale = {8: ", int8_t", 16: "", 32: ", float"}[self.scale_bits]
@@ -75,6 +80,8 @@ def parse_format(name: str) -> Format:
         return Format(32)
     if name == "bf16":
         return Format(16)
+    if name == "coded_bf16":
+        return Format(12)
     if name == "int8_g0":
         return Format(8)
     if match := re.fullmatch(r"int(4|8)_g(16|32|64|128)(_min)?(_f32|_i8)?", name):
@@ -92,6 +99,8 @@ def packed_bytes(format_name: str, rows: int, columns: int) -> int:
         return num_panels * columns * PANEL_ROWS * 4
     if weight_format.bits == 16:
         return num_panels * _even(columns) * PANEL_ROWS * 2
+    if weight_format.bits == 12:
+        return num_panels * coded.panel_bytes(columns)
     if weight_format.group_size == 0:
         return num_panels * PANEL_ROWS * (_even(columns) + 4)
     return num_panels * columns // weight_format.span * weight_format.span_bytes
@@ -108,6 +117,18 @@ def pack_bfloat16(bits: npt.NDArray[np.uint16]) -> UInt8Array:
     _check_array("bits", bits, np.uint16, bits.shape)
     panels = _panels(_pad_columns(bits))
     return _bytes(panels.reshape(len(panels), PANEL_ROWS, -1, 2).transpose(0, 2, 1, 3))
+
+
+def is_codable(bits: npt.NDArray[np.uint16]) -> bool:
+    """Whether `coded_bf16` holds [rows, columns] upper halves of float32, in fewer bytes than `bf16`."""
+    fewer = packed_bytes("coded_bf16", *bits.shape) < packed_bytes("bf16", *bits.shape)
+    return fewer and coded.is_codable(_panels(bits))
+
+
+def pack_coded_bfloat16(bits: npt.NDArray[np.uint16]) -> UInt8Array:
+    """`coded_bf16` of [rows, columns] upper halves of float32; ValueError where they are not codable."""
+    _check_array("bits", bits, np.uint16, bits.shape)
+    return coded.pack(_panels(bits)).reshape(-1)
 
 
 def pack_int8_rows(codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float32]) -> UInt8Array:
@@ -224,6 +245,8 @@ def unpack(format_name: str, packed: UInt8Array, rows: int, columns: int) -> Unp
     if weight_format.bits == 16:
         pairs = packed.view(np.uint16).reshape(num_panels, -1, PANEL_ROWS, 2).transpose(0, 2, 1, 3)
         return Unpacked(_rows(pairs.reshape(num_panels, PANEL_ROWS, -1), rows)[:, :columns])
+    if weight_format.bits == 12:
+        return Unpacked(_rows(coded.unpack(packed.reshape(num_panels, -1), columns), rows))
     if weight_format.group_size == 0:
         panels = packed.reshape(num_panels, -1)
         codes = (
@@ -262,7 +285,7 @@ def dequantise(format_name: str, unpacked: Unpacked) -> npt.NDArray[np.float32]:
     weight_format = parse_format(format_name)
     if weight_format.bits == 32:
         return unpacked.values.astype(np.float32)
-    if weight_format.bits == 16:
+    if weight_format.bits in (16, 12):
         return (unpacked.values.astype(np.uint32) << 16).view(np.float32)
     values = unpacked.values.astype(np.float32)
     assert unpacked.scales is not None

@@ -25,7 +25,8 @@ template <class Format>
 struct Tile {
   static constexpr bool IN_PLACE = std::is_same<typename Format::Unpacked, Format>::value;
 #if defined(PAGEDC_AVX512)
-  static constexpr int TOKENS = 8, PANELS = Format::CHAINS == 1 ? 3 : 1;
+  // Of two coded panels, one is decoded while the other's products run, where a product takes two k's.
+  static constexpr int TOKENS = 8, PANELS = IS_CODED<Format> ? Format::X_PER_WEIGHT : Format::CHAINS == 1 ? 3 : 1;
   static constexpr int UNPACKED_TOKENS = 4, UNPACKED_PANELS = 2;
   static constexpr int UNPACK_ABOVE = 16;
 #else
@@ -39,7 +40,8 @@ struct Tile {
   static constexpr int PANELS = 1;
   static constexpr int UNPACKED_TOKENS = TOKENS, UNPACKED_PANELS = 1;
 #endif
-  static constexpr int ONE_PANELS = PANELS;  // of a tile of one token
+  // Of a tile of one token. Coded panels one by one are one long stream, and 1.1 times as fast as two at once.
+  static constexpr int ONE_PANELS = IS_CODED<Format> ? 1 : PANELS;
   // Bytes that tiles of several tokens prefetch by: three panels at once reach as far.
   static constexpr int AHEAD = Format::CHAINS == 1 ? 3072 : 6144;
   static constexpr int ROUNDS = 6;           // of chunks that halve, when work is shared out

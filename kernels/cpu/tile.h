@@ -7,7 +7,7 @@
 
 #include <utility>
 
-#include "formats.h"
+#include "coded.h"
 
 namespace pagedc {
 
@@ -39,13 +39,10 @@ struct NotAhead {};
 template <int TOKENS>
 PAGEDC_INLINE void prefetch(NotAhead, int, int64_t) {}
 
-// Adds the products of one load at `offset` of each panel with x at `k`: weight j goes to chain (FIRST + j) % CHAINS.
+// Adds the products of a load of each panel with x at `k`: weight j goes to chain (FIRST + j) % CHAINS.
 template <class Format, int FIRST, int CHAINS, int TOKENS, int PANELS>
-PAGEDC_INLINE void step(Vec16 (&sums)[CHAINS][TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t offset,
-                        const typename Format::X* const (&x)[TOKENS], int64_t k) {
-  typename Format::Raw raw[PANELS];
-#pragma GCC unroll 8
-  for (int p = 0; p < PANELS; ++p) raw[p] = Format::load(panels[p] + offset);
+PAGEDC_INLINE void multiply(Vec16 (&sums)[CHAINS][TOKENS][PANELS], const typename Format::Raw (&raw)[PANELS],
+                            const typename Format::X* const (&x)[TOKENS], int64_t k) {
   unroll<Format::WEIGHTS>([&](auto j) __attribute__((always_inline)) {
     constexpr int CHAIN = (FIRST + decltype(j)::value) % CHAINS;
     decltype(Format::template weight<0>(raw[0])) weights[PANELS];
@@ -58,6 +55,16 @@ PAGEDC_INLINE void step(Vec16 (&sums)[CHAINS][TOKENS][PANELS], const uint8_t* co
       for (int p = 0; p < PANELS; ++p) sums[CHAIN][t][p] = product(weights[p], value, sums[CHAIN][t][p]);
     }
   });
+}
+
+// The same of what lies at `offset` of each panel.
+template <class Format, int FIRST, int CHAINS, int TOKENS, int PANELS>
+PAGEDC_INLINE void step(Vec16 (&sums)[CHAINS][TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t offset,
+                        const typename Format::X* const (&x)[TOKENS], int64_t k) {
+  typename Format::Raw raw[PANELS];
+#pragma GCC unroll 8
+  for (int p = 0; p < PANELS; ++p) raw[p] = Format::load(panels[p] + offset);
+  multiply<Format, FIRST>(sums, raw, x, k);
 }
 
 // The units of a span of each panel.
@@ -109,6 +116,45 @@ PAGEDC_INLINE void add_group(Vec16 (&totals)[TOKENS][PANELS], const uint8_t* con
   }
 }
 
+// totals += the products of `num_steps` steps of a span of coded weights; in the few that have exceptions, of what they unpack to.
+template <int TOKENS, int PANELS, class Look>
+PAGEDC_INLINE void add_coded_span(Vec16 (&totals)[1][TOKENS][PANELS], const uint8_t* const (&panels)[PANELS], int64_t offset,
+                                  int num_steps, const CodedBF16::X* const (&x)[TOKENS], int64_t k, const Look& ahead) {
+  const uint8_t* spans[PANELS];
+  CodedBF16::Table tables[PANELS];
+  uint32_t exceptions = 0;
+#pragma GCC unroll 8
+  for (int p = 0; p < PANELS; ++p) {
+    spans[p] = panels[p] + offset;
+    tables[p] = CodedBF16::table(spans[p]);
+    exceptions |= CodedBF16::header(spans[p]).steps;
+  }
+#pragma GCC unroll 1
+  for (int i = 0; i < num_steps; ++i, k += CodedBF16::STEP_K, exceptions >>= 1) {
+    const int64_t at = sizeof(CodedBF16::Header) + i * CodedBF16::STEP_BYTES;
+#pragma GCC unroll 8
+    for (int p = 0; p < PANELS; ++p)
+#pragma GCC unroll 8
+      for (int line = 0; line < CodedBF16::STEP_BYTES; line += 64) prefetch<TOKENS>(ahead, p, offset + at + line);
+    if (__builtin_expect(exceptions & 1, 0)) {
+      alignas(64) bf16 weights[PANELS][CodedBF16::STEP_WEIGHTS];
+      const uint8_t* unpacked[PANELS];
+      for (int p = 0; p < PANELS; ++p) {
+        CodedBF16::unpack_step(spans[p], i, tables[p], weights[p]);
+        unpacked[p] = reinterpret_cast<const uint8_t*>(weights[p]);
+      }
+      unroll<CodedBF16::VECTORS>([&](auto j) __attribute__((always_inline)) {
+        step<BF16, 0>(totals, unpacked, j * BF16::STEP_BYTES, x, k + j * BF16::STEP_K);
+      });
+      continue;
+    }
+    CodedBF16::Raw raw[PANELS];
+#pragma GCC unroll 8
+    for (int p = 0; p < PANELS; ++p) raw[p] = CodedBF16::load(spans[p] + at, tables[p]);
+    multiply<CodedBF16, 0>(totals, raw, x, k);
+  }
+}
+
 // out[TOKENS][PANELS][TOTALS][16] = (resume ? out : 0) + x · weights over K k's, a multiple of STEP_K (of GROUP, of SPAN); an
 // output is the sum of its TOTALS. group_sums[t][g]: what HAS_MINIMUM multiplies, Σ x over the group.
 template <class Format>
@@ -143,6 +189,11 @@ __attribute__((noinline)) void tile(const uint8_t* const* panels_in, const typen
       for (int i = 0; i < Groups::COUNT; ++i)
         add_group<Format>(totals[0], panels, span, i, units, x, group_sums, ahead);
     }
+  } else if constexpr (IS_CODED<Format>) {
+    for (int64_t k = 0; k < K; k += SPAN) {
+      const int64_t length = K - k < SPAN ? K - k : SPAN;
+      add_coded_span(totals, panels, Format::offset(k), static_cast<int>(length / Format::STEP_K), x, k, ahead);
+    }
   } else {
     constexpr int LOADS = Format::CHAINS;
     const int64_t num_steps = K / Format::STEP_K;
@@ -170,9 +221,9 @@ PAGEDC_INLINE void tile_of(int tokens, const uint8_t* const* panels, const typen
   tile<Format, MAX_TOKENS, PANELS>(panels, x, K, group_sums, resume, ahead, totals);
 }
 
-// K k's of a panel, rewritten as Format::Unpacked.
+// Integer codes, with what scales them.
 template <class Format>
-__attribute__((noinline)) void unpack(const uint8_t* panel, int64_t K, uint8_t* out) {
+PAGEDC_INLINE void unpack_codes(const uint8_t* panel, int64_t K, uint8_t* out) {
   constexpr int OUT_BYTES = Format::X_PER_WEIGHT * PANEL_ROWS * sizeof(typename Format::X);
   const auto codes = [&](const uint8_t* p, int64_t k_end) __attribute__((always_inline)) {
     for (int64_t k = 0; k < k_end; k += Format::STEP_K, p += Format::STEP_BYTES) {
@@ -201,6 +252,20 @@ __attribute__((noinline)) void unpack(const uint8_t* panel, int64_t K, uint8_t* 
       }
     }
   }
+}
+
+inline void unpack_coded(const uint8_t* panel, int64_t K, bf16* out) {
+  for (int64_t k = 0; k < K; k += SPAN, out += SPAN * PANEL_ROWS)
+    CodedBF16::unpack_span(panel + CodedBF16::offset(k), static_cast<int>(K - k < SPAN ? K - k : SPAN), out);
+}
+
+// K k's of a panel, rewritten as Format::Unpacked.
+template <class Format>
+__attribute__((noinline)) void unpack(const uint8_t* panel, int64_t K, uint8_t* out) {
+  if constexpr (IS_CODED<Format>)
+    unpack_coded(panel, K, reinterpret_cast<bf16*>(out));
+  else
+    unpack_codes<Format>(panel, K, out);
 }
 
 }  // namespace pagedc

@@ -24,7 +24,7 @@ def matrix(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 def packer(tensors: dict[str, Any], quantization: str = "auto") -> WeightPacker:
     checkpoint = SimpleNamespace(quantization="gguf", read=tensors.__getitem__)
-    return WeightPacker(cast(Checkpoint, checkpoint), "bfloat16", quantization, CpuLayout())
+    return WeightPacker(cast(Checkpoint, checkpoint), "bfloat16", quantization, CpuLayout(codes=True))
 
 
 def parameter(name: str, shape: tuple[int, int], **attrs: Any) -> Node:

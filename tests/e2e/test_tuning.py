@@ -8,6 +8,7 @@ from tests.e2e.generation import generate, make_prompts
 
 from pagedc.compiler.cli import main
 from pagedc.compiler.tuning import TunedKernel, Tuning, dump_tuning
+from pagedc.kernels.cpu.layout import parse_format
 from pagedc.runtime.package import Package
 
 ROWS = {"ONE_PANELS": 2, "TOKENS": 3, "PANELS": 2, "AHEAD": 0}
@@ -19,8 +20,11 @@ def test_a_tuned_package_says_the_same(
 ) -> None:
     text = (tiny_package / "model.cpp").read_text()
     assert "struct Tuned" not in text
+    name = next(
+        weight.format for weight in Package.open(tiny_package).manifest.weights if weight.format != "raw"
+    )
     rows = [
-        TunedKernel("linear", f"T={tokens} N={n} K={k} bf16", 2, "", constants=ROWS)
+        TunedKernel("linear", f"T={tokens} N={n} K={k} {name}", 2, "", constants=ROWS)
         for n, k in ((128, 64), (64, 64), (64, 96), (258, 64))
         for tokens in (1, 4)
     ]
@@ -28,7 +32,8 @@ def test_a_tuned_package_says_the_same(
     file.write_bytes(dump_tuning(Tuning("a chip", "full", rows)))
     options = ("--random-weights", "--dtype", "bfloat16", "--tuning", str(file))
     tuned = compile_package(tiny_model, tmp_path / "tuned.pagedc", *options)
-    assert "struct Tuned<BF16, 128, 64> : Tile<BF16> {" in (tuned / "model.cpp").read_text()
+    kind = parse_format(name).cpp_type
+    assert f"struct Tuned<{kind}, 128, 64> : Tile<{kind}> {{" in (tuned / "model.cpp").read_text()
     prompts = make_prompts(258, count=8)
     expected = generate(tiny_package, prompts, num_tokens=9)
     assert generate(tuned, prompts, num_tokens=9).outputs == expected.outputs

@@ -11,6 +11,7 @@ from pagedc.kernels.reference.linear import to_bfloat16
 FORMATS = (
     "f32",
     "bf16",
+    "coded_bf16",
     "int8_g0",
     *(
         f"int{bits}_g{group_size}{minimum}{scale}"
@@ -32,6 +33,10 @@ def random_unpacked(format_name: str, rows: int, columns: int, rng: np.random.Ge
     weight_format = layout.parse_format(format_name)
     if weight_format.bits == 32:
         return layout.Unpacked(rng.standard_normal((rows, columns), dtype=np.float32))
+    if weight_format.bits == 12:  # a few weights that no code stands for
+        weights = rng.standard_normal((rows, columns), dtype=np.float32)
+        weights.flat[rng.integers(0, weights.size, weights.size // 2000)] *= 64
+        return layout.Unpacked(to_bfloat16(weights))
     if weight_format.bits == 16:
         return layout.Unpacked(to_bfloat16(rng.standard_normal((rows, columns), dtype=np.float32)))
     if weight_format.group_size == 0:
@@ -66,7 +71,8 @@ def pack(format_name: str, unpacked: layout.Unpacked) -> npt.NDArray[np.uint8]:
     if values.dtype == np.float32:
         return layout.pack_float32(values.astype(np.float32))
     if values.dtype == np.uint16:
-        return layout.pack_bfloat16(values.astype(np.uint16))
+        coded = format_name == "coded_bf16"
+        return (layout.pack_coded_bfloat16 if coded else layout.pack_bfloat16)(values.astype(np.uint16))
     assert unpacked.scales is not None
     if unpacked.scales.ndim == 1:
         return layout.pack_int8_rows(values.astype(np.int8), unpacked.scales.astype(np.float32))

@@ -32,6 +32,21 @@ def test_a_panel_of_int4_is_laid_out_as_the_kernel_reads_it() -> None:
     np.testing.assert_array_equal(packed[256:].view(np.float16), np.concatenate([scales, -scales])[:, 0])
 
 
+def test_weights_are_coded_where_their_upper_bytes_are_few() -> None:
+    bits = np.full((32, 300), 0x3F80, np.uint16)
+    bits[17, 256 : 256 + 16] = np.arange(0x40, 0x50, dtype=np.uint16) << 8  # one upper byte more than codes
+    bits[18, :11] = np.arange(0x50, 0x5B, dtype=np.uint16) << 8
+    assert layout.is_codable(bits)
+    packed = layout.pack_coded_bfloat16(bits)
+    assert packed.nbytes == 2 * (2 * 64 + 300 // 4 * 96 + 96)
+    np.testing.assert_array_equal(layout.unpack("coded_bf16", packed, 32, 300).values, bits)
+    bits[0, :29] = np.arange(0x40, 0x5D, dtype=np.uint16) << 8
+    assert not layout.is_codable(bits)
+    with pytest.raises(ValueError, match="14 of 16 × 256 weights have an upper byte without a code"):
+        layout.pack_coded_bfloat16(bits)
+    assert not layout.is_codable(bits[:, :8])  # a header a span is no gain
+
+
 def test_rows_past_the_end_of_a_panel_are_zero() -> None:
     assert (
         layout.unpack("bf16", layout.pack_bfloat16(np.ones((17, 3), np.uint16)), 32, 4).values.sum() == 17 * 3
@@ -83,6 +98,7 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
     [
         ("f32", "F32"),
         ("bf16", "BF16"),
+        ("coded_bf16", "CodedBF16"),
         ("int8_g0", "Int8<0>"),
         ("int4_g64_min", "Int4<64, true>"),
         ("int8_g16_f32", "Int8<16, false, float>"),

@@ -33,7 +33,7 @@ class CpuTarget:
         """Raises ToolchainError: before minutes are spent on what could not be finished."""
         toolchain.compiler()
         self.level = options.cpu
-        self.layout = CpuLayout()
+        self.layout = CpuLayout(codes=set(toolchain.AVX2) <= set(toolchain.required_features(self.level)))
         self._options = options
         self._tuning = Tuning(toolchain.device_name(), "none")
         self._tiles: list[Tiles] = []

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -10,7 +11,10 @@ from pagedc.kernels.cpu import layout
 
 
 class CpuLayout:
-    """Panels of 16 rows, of floats or of blocks."""
+    """Panels of 16 rows, of floats or of blocks; `codes`: whether the kernels read bf16 in 12 bits."""
+
+    def __init__(self, *, codes: bool) -> None:
+        self._codes = codes
 
     def holds(self, name: str) -> bool:
         """Whether its kernels read a format."""
@@ -19,6 +23,15 @@ class CpuLayout:
         except ValueError:
             return False
         return True
+
+    def smaller(self, name: str) -> str | None:
+        """bf16 in 12 bits."""
+        return "coded_bf16" if name == "bf16" and self._codes else None
+
+    def fits(self, tensor: torch.Tensor | QuantizedTensor, name: str) -> bool:
+        """Whether the upper bytes of a matrix are few."""
+        floats = tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor
+        return name == "coded_bf16" and layout.is_codable(_bits(floats))
 
     def packed_bytes(self, name: str, rows: int, columns: int) -> int:
         """Bytes of a packed matrix."""
@@ -38,6 +51,10 @@ class CpuLayout:
             )
         if name == "f32":
             return layout.pack_float32(tensor.float().contiguous().numpy())
-        return layout.pack_bfloat16(
-            tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view("uint16")
-        )
+        pack = layout.pack_coded_bfloat16 if name == "coded_bf16" else layout.pack_bfloat16
+        return pack(_bits(tensor))
+
+
+def _bits(tensor: torch.Tensor) -> NDArray[np.uint16]:
+    bits: NDArray[np.uint16] = tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view("uint16")
+    return bits

@@ -65,6 +65,14 @@ class CudaLayout:
         """Formats of kernels/triton/weights.py; blocks of others are expanded."""
         return name in FLOATS or _integers(name) is not None
 
+    def smaller(self, name: str) -> str | None:
+        """None: its kernels read floats as they are."""
+        return None
+
+    def fits(self, tensor: torch.Tensor | QuantizedTensor, name: str) -> bool:
+        """Never asked: there is no smaller format."""
+        return False
+
     def packed_bytes(self, name: str, rows: int, columns: int) -> int:
         """Bytes of a matrix."""
         return packed_bytes(name, rows, columns)

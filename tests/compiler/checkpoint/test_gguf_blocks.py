@@ -66,7 +66,7 @@ def test_the_kernels_layout_holds_them_bit_for_bit(write_gguf: WriteGguf, kind: 
     written = values(shape=(5, 256)) if kind in BLOCKS_OF_32 else any_blocks(kind, (5, 256))
     tensor = read_tensor(GGUFFile(write_gguf({}, {"a": written}, {"a": kind})), "a")
     assert isinstance(tensor, QuantizedTensor)
-    packed = CpuLayout().pack(tensor, tensor.format)
+    packed = CpuLayout(codes=False).pack(tensor, tensor.format)
     unpacked = layout.dequantise(tensor.format, layout.unpack(tensor.format, packed, 5, 256))
     assert np.array_equal(unpacked, tensor.dequantize().numpy())
 
